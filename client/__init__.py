@@ -1,0 +1,1 @@
+"""One site: what leaves it is decided here."""

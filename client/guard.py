@@ -1,0 +1,213 @@
+"""The only way out of a site: a charge on disk before records are read, and a settled release before it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import Code, Refusal
+from common.privacy.accounting import ONLINE
+from common.privacy.clipped import Clipped, Counted, PrivateUpdate
+from common.privacy.entries import Facts, charged
+from common.privacy.ledger import Kind, Ledger, new_entry
+from common.privacy.mechanism import MechanismPlan
+from common.privacy.noise import integer_noise
+from common.privacy.spending import Spending, spending
+from common.randomness import Entropy
+
+LANE_LIMIT = 2**62  # beyond it an int64 could overflow when noise is added
+TIGHT = 1 + 1e-9  # by how much a bound may miss the plan's for float rounding
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most that may ever be spent on one record of a data set, as policy.toml says."""
+
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """A charge that is on disk. Only `Guard.reserve` makes one; it pays for one release."""
+
+    seq: int
+    plan: MechanismPlan
+    steps: int
+    after: Spending
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Release:
+    """What may leave the site. Only a guard makes one, after the ledger has settled it.
+
+    lanes  int64 (sums and counts) or float64 (updates), as the reservation's plan says
+    spent  of the data set with this release      head  of the ledger with it
+    """
+
+    lanes: NDArray[np.int64] | NDArray[np.float64]
+    spent: Spending
+    head: bytes
+
+
+class Guard:
+    """Charges, noises and settles what one data set gives away.
+
+    Killed at any point, the ledger never holds less than was released: the charge is on disk before the records
+    are read, and only a settled release lowers it, to the steps that were executed.
+    """
+
+    def __init__(self, ledger: Ledger, limit: Limit, versions: dict[str, str] | None = None):
+        self._ledger, self._limit, self._versions = ledger, limit, versions or {}
+
+    @property
+    def spent(self) -> Spending:
+        """What all releases so far cost at the site's delta."""
+        return self._ledger.spending(self._limit.delta)
+
+    def after(self, plan: MechanismPlan, steps: int | None = None) -> Spending:
+        """What the data set will have cost once `steps` steps of `plan` are charged as well."""
+        steps = plan.steps if steps is None else steps
+        return spending([*charged(self._ledger.entries), (plan, steps)], self._limit.delta, ONLINE)
+
+    def refuse_beyond(self, plan: MechanismPlan) -> None:
+        """Refuse if not even one release of `plan` is left. Errors: Refusal BUDGET_EXHAUSTED; nothing is charged."""
+        if plan.mechanism != "none" and not self.after(plan).gated <= self._limit.epsilon:
+            raise self._exhausted(plan, plan.steps, self.spent)
+
+    def reserve(self, plan: MechanismPlan, facts: Facts, steps: int | None = None) -> Reservation:
+        """Charge one release of `plan`, on disk, before any record is read.
+
+        steps  accounted steps, the plan's own if not given
+        Errors: Refusal BUDGET_EXHAUSTED if the charge would exceed the limit; then nothing is charged.
+        """
+        steps = plan.steps if steps is None else steps
+        before, after = self.spent, self.after(plan, steps)
+        if plan.mechanism != "none" and not after.gated <= self._limit.epsilon:
+            raise self._exhausted(plan, steps, before)
+        entry = self._ledger.append(
+            new_entry(
+                Kind.RESERVE,
+                facts=facts,
+                partition=plan.partition,
+                plan_id=plan.plan_id,
+                plan=plan,
+                steps=steps,
+                versions=self._versions,
+                epsilon_before=_informative(before),
+                epsilon_after=_informative(after),
+                delta=self._limit.delta,
+            )
+        )
+        return Reservation(entry.seq, plan, steps, after)
+
+    def release_sum(self, reservation: Reservation, clipped: Clipped, entropy: Entropy) -> Release:
+        """Mode M2: scale to integers, round, add this site's share of the noise, settle.
+
+        clipped  lanes in model units, each record at most the plan's `record_bound` of them
+        Result: int64 lanes; the sum over sites divided by `plan.scale` is in model units again.
+        Errors: Refusal UPDATE_INVALID, POLICY_RELEASE; the charge stands.
+        """
+        plan = reservation.plan
+        self._refuse_unfit(plan, entropy, mechanism="gaussian", mode="M2")
+        if not clipped.record_bound <= plan.record_bound * TIGHT:
+            raise _unfit(f"one record may add {clipped.record_bound:g}, the plan says {plan.record_bound:g}")
+        scaled = np.rint(_checked(clipped.total, plan) * plan.scale)
+        if np.abs(scaled).max(initial=0.0) > LANE_LIMIT:
+            raise _unfit("a lane is too large for an integer")
+        return self._settled(reservation, scaled.astype(np.int64) + integer_noise(plan, entropy), reservation.steps)
+
+    def release_counts(self, reservation: Reservation, counted: Counted, entropy: Entropy) -> Release:
+        """Counts with this site's share of the discrete noise, int64; exact ones in mode "none"; settled.
+
+        Errors: Refusal UPDATE_INVALID, POLICY_RELEASE; the charge stands.
+        """
+        plan, counts = reservation.plan, counted.total
+        if plan.purpose != "counts" or counts.dtype != np.int64:
+            raise _unfit("the plan is not one for integer counts")
+        if counts.shape != (plan.dimension,) or counts.min(initial=0) < 0 or counts.max(initial=0) > LANE_LIMIT:
+            raise Refusal(
+                Code.UPDATE_INVALID, "Counts not released", f"the plan says {plan.dimension} counts", "Use its schema"
+            )
+        if plan.mechanism == "none":
+            return self._settled(reservation, counts.copy(), reservation.steps)
+        self._refuse_unfit(plan, entropy, mechanism="discrete-gaussian", mode=plan.mode)
+        return self._settled(reservation, counts + integer_noise(plan, entropy), reservation.steps)
+
+    def release_update(self, reservation: Reservation, update: PrivateUpdate, bound: float) -> Release:
+        """Mode M1: an update whose steps were noised already, each coordinate held to [-bound, bound]; settled.
+
+        Errors: Refusal UPDATE_INVALID, POLICY_RELEASE if it comes from another plan or from more steps than were
+        reserved; the charge stands.
+        """
+        plan = reservation.plan
+        if plan.mode != "M1" or plan.purpose != "train" or update.plan_id != plan.plan_id:
+            raise _unfit("it was not made under the plan that was charged")
+        if update.steps > reservation.steps:
+            raise _unfit(f"it took {update.steps} steps where {reservation.steps} were charged")
+        return self._settled(reservation, _checked(update.value, plan).clip(-bound, bound), update.steps)
+
+    def release_plain(self, reservation: Reservation, value: NDArray[np.float64], bound: float) -> Release:
+        """Mode "none": the update as it is, each coordinate held to [-bound, bound]; voids every claim.
+
+        Errors: Refusal UPDATE_INVALID, POLICY_RELEASE under any other mode.
+        """
+        plan = reservation.plan
+        if plan.mechanism != "none" or plan.purpose != "train":
+            raise _unfit("its plan demands noise")
+        return self._settled(reservation, _checked(value, plan).clip(-bound, bound), reservation.steps)
+
+    def abort(self, reservation: Reservation, reason: Code) -> None:
+        """Write down that a reservation ended without an output. What was charged stays charged."""
+        self._ledger.append(new_entry(Kind.ABORT, reserve=reservation.seq, note=reason.value))
+
+    def _settled(self, reservation: Reservation, lanes: NDArray[np.int64] | NDArray[np.float64], steps: int) -> Release:
+        """Commit to `lanes` on disk, then hand them out. A reservation settles once."""
+        salt = secrets.token_bytes(32)
+        output = hashlib.sha256(salt + np.ascontiguousarray(lanes).tobytes()).hexdigest()
+        entry = new_entry(Kind.SETTLE, reserve=reservation.seq, steps=steps, output=output)
+        self._ledger.append(entry, salt=salt)
+        return Release(lanes, self.spent, self._ledger.head)
+
+    def _refuse_unfit(self, plan: MechanismPlan, entropy: Entropy, *, mechanism: str, mode: str) -> None:
+        if (plan.mechanism, plan.mode) != (mechanism, mode):
+            raise _unfit("the plan is of another kind")
+        if entropy.kind != plan.noise:
+            raise _unfit(f"its noise would be of kind {entropy.kind!r}, the plan says {plan.noise!r}")
+
+    def _exhausted(self, plan: MechanismPlan, steps: int, before: Spending) -> Refusal:
+        """The refusal of a charge, with what is left of the budget."""
+        left = max(0.0, self._limit.epsilon - before.gated)
+        return Refusal(
+            Code.BUDGET_EXHAUSTED,
+            f"{steps} steps of mode {plan.mode} not run",
+            f"they would cost more than the {left:.3g} that is left of the site's epsilon of {self._limit.epsilon:g}",
+            "Ask the keeper of the site, or plan fewer rounds with more noise",
+        )
+
+
+def _checked(value: NDArray[np.float64], plan: MechanismPlan) -> NDArray[np.float64]:
+    """`value`, if it has the plan's lanes, in float64 and finite."""
+    if value.shape != (plan.dimension,) or value.dtype != np.float64 or not np.isfinite(value).all():
+        raise Refusal(
+            Code.UPDATE_INVALID,
+            "Update not released",
+            f"the plan says {plan.dimension} finite lanes in float64",
+            "Look for another model, or for missing values",
+        )
+    return value
+
+
+def _unfit(why: str) -> Refusal:
+    return Refusal(
+        Code.POLICY_RELEASE, "Output not released", why, "Report this: the session asked for a wrong release"
+    )
+
+
+def _informative(spent: Spending) -> float | None:
+    return round(spent.epsilon, 6) if math.isfinite(spent.epsilon) else None

@@ -1,0 +1,105 @@
+"""One data set at this site: its two parts, its ledger, its guard; opened once and kept warm."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.guard import Guard, Limit
+from client.policy import Policy
+from client.site import DataSettings, SiteSettings
+from client.sources.catalogue import read_records
+from common.data import Records, Schema, fingerprint, split
+from common.errors import Code, Refusal
+from common.identity import Signer
+from common.privacy.ledger import Ledger, Owner, open_ledger
+from common.versions import versions
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Records under one schema, and what guards them. Never printed.
+
+    train, holdout  disjoint for ever: a keyed hash of each record decides      mark  keyed digest of the records
+    """
+
+    train: Records
+    holdout: Records
+    ledger: Ledger
+    guard: Guard
+    mark: str
+
+    def __repr__(self) -> str:
+        return "Holding"
+
+
+class Holdings:
+    """All data sets of a site. A ledger belongs to a data set's name: whatever its file holds, what was spent stays.
+
+    New rows or corrected ones may describe the people of before, so every version of a data set is charged to the
+    same ledger.
+    """
+
+    def __init__(self, settings: SiteSettings, policy: Policy, signer: Signer):
+        self._settings, self._policy, self._signer = settings, policy, signer
+        self._key = _split_key(Path(settings.state))
+        self._ledgers: dict[str, Ledger] = {}
+        self._held: dict[tuple[str, Schema], Holding] = {}
+
+    def ledger(self, dataset: str) -> Ledger:
+        """The ledger of a data set. Errors: Refusal POLICY_DATA, LEDGER_TAMPERED, LEDGER_LOCKED."""
+        held = self._settings.dataset(dataset)
+        if dataset not in self._ledgers:
+            name = hashlib.blake2b(dataset.encode(), key=self._key, digest_size=16, person=b"hushfed/name").hexdigest()
+            path = ledger_path(self._settings, held)
+            self._ledgers[dataset] = open_ledger(path, Owner(self._settings.id, name), self._signer, versions())
+        return self._ledgers[dataset]
+
+    def open(self, dataset: str, schema: Schema) -> Holding:
+        """The records of a data set as `schema` reads them.
+
+        Errors: Refusal POLICY_DATA, DATA_INVALID, FILE_MISSING, COHORT_TOO_SMALL, and those of `ledger`.
+        """
+        held = self._settings.dataset(dataset)
+        ledger = self.ledger(dataset)
+        if (dataset, schema) not in self._held:
+            reading = read_records(held.source, schema, Path(self._settings.state))
+            train, holdout = split(reading.records, self._key, held.holdout)
+            self._refuse_few(len(train))
+            rules = self._policy.privacy
+            guard = Guard(ledger, Limit(rules.max_epsilon, rules.delta), versions())
+            mark = fingerprint(reading.records, self._key).hex()
+            self._held[(dataset, schema)] = Holding(train, holdout, ledger, guard, mark)
+        return self._held[(dataset, schema)]
+
+    def close(self) -> None:
+        """Let go of every ledger."""
+        for ledger in self._ledgers.values():
+            ledger.close()
+
+    def _refuse_few(self, count: int) -> None:
+        if count < self._policy.data.min_records:
+            raise Refusal(
+                Code.COHORT_TOO_SMALL,
+                "Data set not used",
+                f"it has fewer training records than the {self._policy.data.min_records} of policy.toml",
+                "Add records, or lower [data] min_records",
+            )
+
+
+def ledger_path(settings: SiteSettings, held: DataSettings) -> Path:
+    """The file of a data set's ledger."""
+    return Path(settings.state) / f"ledger-{held.dataset}.sqlite"
+
+
+def _split_key(state: Path) -> bytes:
+    try:
+        return (state / "split.key").read_bytes()
+    except OSError:
+        raise Refusal(
+            Code.FILE_MISSING,
+            f"{state / 'split.key'} not read",
+            "without it records could move between training and evaluation",
+            "Restore it from the site's backup",
+        ) from None

@@ -1,0 +1,250 @@
+"""The key store of a site: its identity, the seeds of its round keys, and what it has answered, in one folder.
+
+Never restore it from a backup: an older copy has forgotten what this site already said. A lost store means
+joining anew. Source: anytrust late masking, `alm-v1`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from client.custody import Answer, Place
+from common.errors import Code, Refusal
+from common.frames import pack, unpack
+from common.identity import Signer
+from common.secagg.keys import RoundSeed
+from common.secagg.wire import MaskTotal
+
+_VERSION = 1
+_EMPTY_JOURNAL = "PRAGMA wal_checkpoint(TRUNCATE)"  # deleted bytes stay in the journal until then
+_LIMIT = 2**40  # bytes of a stored answer: it was ours
+_TABLES = """
+CREATE TABLE session (sid BLOB PRIMARY KEY, record BLOB NOT NULL, job BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE seed (sid BLOB NOT NULL, number INTEGER NOT NULL, seed BLOB NOT NULL, PRIMARY KEY (sid, number));
+CREATE TABLE reported (sid BLOB NOT NULL, number INTEGER NOT NULL, binding BLOB NOT NULL, PRIMARY KEY (sid, number));
+CREATE TABLE answered (
+    place INTEGER PRIMARY KEY, sid BLOB NOT NULL, number INTEGER NOT NULL, binding BLOB NOT NULL UNIQUE,
+    set_digest BLOB NOT NULL, members TEXT NOT NULL, total BLOB, UNIQUE (sid, number));
+"""
+_FORGET_EARLIER = (
+    "DELETE FROM seed WHERE sid IN (SELECT sid FROM session WHERE job = ? AND sid != ?)",
+    "UPDATE answered SET total = NULL WHERE sid IN (SELECT sid FROM session WHERE job = ? AND sid != ?)",
+)
+
+
+class SqliteKeyStore:
+    """A `KeyStore` on SQLite. Each change is one transaction, synced to disk before the call returns.
+
+    Folder of mode 0700: `identity` (mode 0600), `state.sqlite`, `lock`. One process at a time.
+    """
+
+    def __init__(self, identity: Signer, connection: sqlite3.Connection, lock: int | None):
+        self.identity = identity
+        self._connection, self._lock = connection, lock
+
+    def __repr__(self) -> str:
+        return f"SqliteKeyStore({self.identity!r})"
+
+    @classmethod
+    def create(cls, folder: Path) -> SqliteKeyStore:
+        """A new store with a new identity. Errors: Refusal FILE_EXISTS if the folder holds an identity."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        Signer.generate().save(folder / "identity")
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> SqliteKeyStore:
+        """The store in `folder`. Errors: Refusal FILE_MISSING, KEYS_LOCKED, CONFIG_INVALID (mode, contents)."""
+        identity = Signer.load(folder / "identity")
+        _refuse_open_modes(folder)
+        lock = _locked(folder / "lock")
+        try:
+            return cls(identity, _connected(folder / "state.sqlite"), lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @classmethod
+    def volatile(cls, identity: Signer) -> SqliteKeyStore:
+        """A store in memory that ends with its process: for simulations, where no site is anybody's."""
+        return cls(identity, _connected(None), None)
+
+    def close(self) -> None:
+        """Release file and lock."""
+        self._connection.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def pinned(self, sid: bytes) -> bytes | None:
+        """h_R that this sid was first seen with."""
+        row = self._row("SELECT record FROM session WHERE sid = ?", sid)
+        return None if row is None else bytes(row[0])
+
+    def seeds(self, sid: bytes) -> Mapping[int, RoundSeed]:
+        """Round seeds of the session that are not erased, by number."""
+        rows = self._connection.execute("SELECT number, seed FROM seed WHERE sid = ?", (sid,))
+        return {number: RoundSeed(seed) for number, seed in rows}
+
+    def seed(self, sid: bytes, number: int) -> RoundSeed | None:
+        """The seed of one number, unless it is erased."""
+        row = self._row("SELECT seed FROM seed WHERE sid = ? AND number = ?", sid, number)
+        return None if row is None else RoundSeed(row[0])
+
+    def enrol(self, place: Place, seeds: Mapping[int, RoundSeed]) -> None:
+        """Pin the session and keep its seeds; erase those of the job's earlier sessions. Refuses a sid that has any."""
+        with self._transaction() as cursor:
+            self._pin(place)
+            for query in _FORGET_EARLIER:
+                cursor.execute(query, (place.job, place.sid))
+            try:
+                rows = [(place.sid, number, seed.reveal()) for number, seed in sorted(seeds.items())]
+                cursor.executemany("INSERT INTO seed VALUES (?, ?, ?)", rows)
+            except sqlite3.IntegrityError:
+                raise _used(Code.E_ROUND, place.number) from None
+
+    def last_reported(self, sid: bytes) -> int | None:
+        """Largest number of the session that this site masked a report for."""
+        row = self._row("SELECT max(number) FROM reported WHERE sid = ?", sid)
+        return None if row is None or row[0] is None else int(row[0])
+
+    def reported(self, sid: bytes, number: int) -> bytes | None:
+        """What this site's report of the number was bound to."""
+        row = self._row("SELECT binding FROM reported WHERE sid = ? AND number = ?", sid, number)
+        return None if row is None else bytes(row[0])
+
+    def report(self, place: Place) -> None:
+        """Pin the session, use up the number, erase seeds of smaller ones. Refuses a number not above the last."""
+        with self._transaction() as cursor:
+            self._pin(place)
+            last = self.last_reported(place.sid)
+            if last is not None and place.number <= last:
+                raise _used(Code.E_ROUND, place.number)
+            cursor.execute("INSERT INTO reported VALUES (?, ?, ?)", (place.sid, place.number, place.binding))
+            cursor.execute("DELETE FROM seed WHERE sid = ? AND number < ?", (place.sid, place.number))
+
+    def answered(self, sid: bytes, number: int) -> Answer | None:
+        """The answer given for the number."""
+        query = "SELECT set_digest, members, total FROM answered WHERE sid = ? AND number = ?"
+        row = self._row(query, sid, number)
+        if row is None:
+            return None
+        total = None if row[2] is None else unpack(MaskTotal, row[2], _LIMIT)
+        return Answer(set_digest=bytes(row[0]), members=_ids(row[1]), total=total)
+
+    def bound(self, binding: bytes) -> tuple[bytes, int] | None:
+        """Session and number of the answer over this binding."""
+        row = self._row("SELECT sid, number FROM answered WHERE binding = ?", binding)
+        return None if row is None else (bytes(row[0]), int(row[1]))
+
+    def last_members(self, job: bytes) -> frozenset[int] | None:
+        """Members of the set answered last for this job, in any session."""
+        query = "SELECT members FROM answered JOIN session USING (sid) WHERE job = ? ORDER BY place DESC LIMIT 1"
+        row = self._row(query, job)
+        return None if row is None else _ids(row[0])
+
+    def answer(self, place: Place, answer: Answer) -> None:
+        """Keep the answer; erase the number's seed and all smaller ones. Refuses a second answer."""
+        total = None if answer.total is None else pack(answer.total)
+        members = " ".join(map(str, sorted(answer.members)))
+        with self._transaction() as cursor:
+            self._pin(place)
+            cursor.execute("UPDATE answered SET total = NULL WHERE sid = ? AND total IS NOT NULL", (place.sid,))
+            row = (place.sid, place.number, place.binding, answer.set_digest, members, total)
+            try:
+                cursor.execute("INSERT INTO answered VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
+            except sqlite3.IntegrityError:
+                raise _used(Code.E_SET, place.number) from None
+            cursor.execute("DELETE FROM seed WHERE sid = ? AND number <= ?", (place.sid, place.number))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+        """All or nothing, on disk at the end; what was deleted is gone from the journal too."""
+        cursor = self._connection.cursor()
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            yield cursor
+        except BaseException:
+            cursor.execute("ROLLBACK")
+            raise
+        self._commit(cursor)
+        cursor.execute(_EMPTY_JOURNAL).fetchall()
+
+    def _commit(self, cursor: sqlite3.Cursor) -> None:
+        cursor.execute("COMMIT")
+
+    def _pin(self, place: Place) -> None:
+        """Remember the session; a sid keeps the record that it was first seen with."""
+        row = (place.sid, place.record, place.job)
+        self._connection.execute("INSERT INTO session VALUES (?, ?, ?) ON CONFLICT DO NOTHING", row)
+        if self.pinned(place.sid) != place.record:
+            raise Refusal(Code.E_POLICY, "Session refused", "its sid has another record", "Open another session")
+
+    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+        return row
+
+
+def _connected(path: Path | None) -> sqlite3.Connection:
+    """A connection that syncs every commit and overwrites what it deletes."""
+    if path is not None:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # The caller passes one order at a time, but not always from the same thread.
+    connection = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+    try:
+        for setting in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {setting}").fetchall()
+        _prepare(connection)
+        connection.execute(_EMPTY_JOURNAL).fetchall()
+    except sqlite3.DatabaseError:
+        connection.close()
+        why = "its database is damaged or of another kind"
+        raise Refusal(Code.CONFIG_INVALID, "Key store not opened", why, "Delete the store and join anew") from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """The tables, in a new database; in an old one nothing but a look at its version."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        connection.executescript(f"BEGIN;{_TABLES}PRAGMA user_version = {_VERSION};COMMIT;")
+    elif version != _VERSION:
+        why = f"it is of version {version}, this release reads version {_VERSION}"
+        raise Refusal(Code.CONFIG_INVALID, "Key store not opened", why, "Install the release that wrote it")
+
+
+def _refuse_open_modes(folder: Path) -> None:
+    for path, mode in ((folder, 0o700), (folder / "identity", 0o600)):
+        if path.stat().st_mode & 0o077:
+            why = f"others may read {path.name}"
+            raise Refusal(Code.CONFIG_INVALID, f"Key store {folder} not opened", why, f"chmod {mode:o} {path}")
+
+
+def _locked(path: Path) -> int:
+    """A lock that ends with this process, however it ends."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        why = "another process holds it"
+        raise Refusal(Code.KEYS_LOCKED, f"Key store {path.parent} not opened", why, "Stop that process") from None
+    return handle
+
+
+def _ids(text: str) -> frozenset[int]:
+    return frozenset(map(int, text.split()))
+
+
+def _used(code: Code, number: int) -> Refusal:
+    return Refusal(code, f"Number {number} refused", "it was used before", "Open a larger number")

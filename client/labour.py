@@ -1,0 +1,143 @@
+"""Work on records: a charge first, then the training or counting, noise, mask; the reply is kept for a repeat."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.custody import KeyStore
+from client.evaluation import counts
+from client.guard import Release, Reservation
+from client.holding import Holding, Holdings
+from client.secagg import mask
+from client.site import SiteSettings
+from client.trainer import Workbench, gradient_lanes, pick_device, train_plainly
+from common.errors import Code, Refusal
+from common.frames import pack, unpack
+from common.messages import LIMIT, Reported, WorkOrder
+from common.parameters import Flat, checked
+from common.privacy.clipped import Counted
+from common.privacy.clipping.opacus_engine import OpacusEngine
+from common.privacy.entries import Facts
+from common.privacy.sampler import poisson
+from common.randomness import Entropy, child_numpy, noise_source
+from common.secagg.codec import Encoded, IntegerCodec
+from common.secagg.statements import Aggregation, verify_keys
+from common.work import Work, count_shape, model_of
+
+
+class Labour:
+    """What a site computes for orders of work. It keeps the job's model on the device between orders."""
+
+    def __init__(self, settings: SiteSettings, store: KeyStore, holdings: Holdings):
+        self._settings, self._store, self._holdings = settings, store, holdings
+        self._benches: dict[bytes, Workbench] = {}
+
+    def report(self, order: WorkOrder, work: Work, digest: bytes) -> Reported:
+        """The masked report of one attempt.
+
+        Nothing is charged for an order that cannot be answered; a charge is on disk before records are read; an
+        order that was answered before gets the same bytes again, for nothing.
+        Errors: Refusal of every kind.
+        """
+        holding = self._holdings.open(work.job.dataset, work.job.data)
+        if kept := holding.ledger.reply_to(digest.hex()):
+            return unpack(Reported, kept, LIMIT)
+        for known in order.heads:
+            if known.site == self._settings.id:
+                holding.ledger.refuse_rollback(known.head)
+        parameters = checked(np.frombuffer(order.parameters, "<f4"), work.layout.size)
+        aggregation = self._aggregation(order, work, parameters)
+        reservation = holding.guard.reserve(work.plan(order.task), _facts(order, digest))
+        release = self._released(order, work, holding, reservation, parameters)
+        report = mask(self._store, aggregation, order.keys, self._encoded(order, work, release))
+        epsilon = release.spent.gated if reservation.plan.mechanism != "none" else float("inf")
+        reply = Reported(order=digest, report=report, epsilon=epsilon, head=release.head)
+        holding.ledger.keep_reply(digest.hex(), pack(reply))
+        return reply
+
+    def _aggregation(self, order: WorkOrder, work: Work, parameters: Flat) -> Aggregation:
+        """What the report will be bound to, checked before anything is charged."""
+        if order.session.job != work.job.digest():
+            raise Refusal(Code.E_POLICY, "Session refused", "it is of another job", "Open a session for this job")
+        aggregation = Aggregation(
+            manifest=work.manifest,
+            session=order.session,
+            number=order.number,
+            binding=work.binding(order.task, order.round, order.attempt, parameters),
+            ring=work.codec(order.task).ring,
+        )
+        verify_keys(work.manifest, order.session, order.number, order.keys)
+        last = self._store.last_reported(order.session.sid)
+        if last is not None and order.number <= last:
+            raise Refusal(Code.E_ROUND, "Report refused", f"number {last} was used", "Open a larger number")
+        return aggregation
+
+    def _released(
+        self, order: WorkOrder, work: Work, holding: Holding, reservation: Reservation, parameters: Flat
+    ) -> Release:
+        bench = self._bench(work)
+        bench.load(parameters)
+        noise = self._entropy(order, work, "noise")
+        if order.task == "evaluate":
+            counted = Counted(counts(bench, holding.holdout, count_shape(work.job)))
+            return holding.guard.release_counts(reservation, counted, noise)
+        return self._trained(order, work, holding, reservation, noise)
+
+    def _trained(
+        self, order: WorkOrder, work: Work, holding: Holding, reservation: Reservation, noise: Entropy
+    ) -> Release:
+        bench, plan, bound = self._bench(work), reservation.plan, work.job.aggregation.bound or 0.0
+        sampling = self._entropy(order, work, "sampling")
+        if plan.mode == "M2":
+            batch = holding.train.take(poisson(len(holding.train), plan.sampling_rate, sampling))
+            return holding.guard.release_sum(reservation, gradient_lanes(bench, batch, plan), noise)
+        if plan.mode == "M1":
+            from client.private_step import train_privately
+
+            nominal = plan.sampling_rate * work.manifest.site(self._settings.id).nominal_records
+            update = train_privately(bench, holding.train, plan, nominal, (sampling, noise))
+            return holding.guard.release_update(reservation, update, bound)
+        draws = child_numpy(work.job.seed, "batches", self._settings.id, order.round, order.attempt)
+        return holding.guard.release_plain(reservation, train_plainly(bench, holding.train, draws), bound)
+
+    def _encoded(self, order: WorkOrder, work: Work, release: Release) -> Encoded:
+        codec = work.codec(order.task)
+        if isinstance(codec, IntegerCodec):
+            return codec.encode(release.lanes.astype(np.int64, copy=False))
+        lanes: NDArray[np.float64] = release.lanes.astype(np.float64, copy=False)
+        nominal = work.manifest.site(self._settings.id).nominal_records
+        return codec.encode(lanes, self._entropy(order, work, "rounding"), records=float(nominal))
+
+    def _entropy(self, order: WorkOrder, work: Work, use: str) -> Entropy:
+        """System entropy; or, where job, policy and site.toml all say so, a stream that can be repeated."""
+        kind = work.job.privacy.noise
+        if kind == "replay" and self._settings.noise_seed is None:
+            raise Refusal(
+                Code.POLICY_PRIVACY, "Noise not replayed", "site.toml has no noise_seed", "Only rehearsals need one"
+            )
+        return noise_source(kind, self._settings.noise_seed or 0, use, order.task, order.round, order.attempt)
+
+    def _bench(self, work: Work) -> Workbench:
+        key = work.job.digest()
+        if key not in self._benches:
+            device = pick_device(self._settings.device)
+            task = work.job.training.task(work.job.data.classes)
+            model = model_of(work.job).to(device)
+            self._benches = {key: Workbench(model, task, work.job.training, device, OpacusEngine())}
+        return self._benches[key]
+
+
+def _facts(order: WorkOrder, digest: bytes) -> Facts:
+    return Facts(
+        run=order.run.hex(),
+        round=order.round,
+        attempt=order.attempt,
+        number=order.number,
+        order=digest.hex(),
+        model=hashlib.sha256(order.parameters).hexdigest(),
+    )
+
+

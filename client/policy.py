@@ -1,0 +1,157 @@
+"""What this site agrees to, and the line that says why not. Nothing is allowed that no line allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from common.errors import Code, Refusal
+
+if TYPE_CHECKING:
+    from common.job import Job
+
+TaskName = Literal["offer", "train", "evaluate", "ledger"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRules:
+    """Kinds of orders that are carried out."""
+
+    allow: tuple[TaskName, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRules:
+    """Models by name (shell patterns), and their largest size in parameters."""
+
+    allow: tuple[str, ...] = ()
+    max_parameters: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyRules:
+    """The guarantee that a job must give, and the most that may ever be spent on one data set.
+
+    modes          allowed mechanisms; "none" releases an update without noise
+    max_epsilon    over all runs on a data set, at `delta` (job's delta must not be larger)
+    allow_replay   noise from a seed: for rehearsals on data that are nobody's
+    """
+
+    modes: tuple[Literal["M1", "M2", "none"], ...] = ()
+    max_epsilon: float = 0.0
+    delta: float = 0.0
+    colluding: int = 0
+    allow_replay: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationRules:
+    """Fewest sites whose sum may be seen. How many sites unmask is a rule of the manifest."""
+
+    quorum: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRules:
+    """Data sets and columns (shell patterns) that a job may use, and the fewest records worth protecting."""
+
+    datasets: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    min_records: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """policy.toml. An empty file refuses everything."""
+
+    tasks: TaskRules = TaskRules()
+    models: ModelRules = ModelRules()
+    privacy: PrivacyRules = PrivacyRules()
+    aggregation: AggregationRules = AggregationRules()
+    data: DataRules = DataRules()
+
+
+class Line(NamedTuple):
+    """One rule as it was applied to a job."""
+
+    setting: str  # "[privacy] max_epsilon = 1.0"
+    asked: str
+    allowed: bool
+    code: Code
+
+
+def lines(policy: Policy, job: Job, task: TaskName, parameters: int) -> list[Line]:
+    """Every rule applied to `job`, in the order in which they decide.
+
+    parameters  number of trainable scalars of the job's model
+    """
+    privacy, asked = policy.privacy, job.privacy
+    return [
+        _line("[tasks] allow", policy.tasks.allow, task, task in policy.tasks.allow, Code.POLICY_TASK),
+        *_data_lines(policy.data, job),
+        _line("[models] allow", policy.models.allow, job.model.name, _any(job.model.name, policy.models.allow),
+              Code.POLICY_MODEL),
+        _line("[models] max_parameters", policy.models.max_parameters, parameters,
+              parameters <= policy.models.max_parameters, Code.POLICY_MODEL),
+        _line("[privacy] modes", privacy.modes, asked.mode, asked.mode in privacy.modes, Code.POLICY_PRIVACY),
+        *([] if asked.mode == "none" else _guarantee_lines(privacy, job)),
+        _line("[aggregation] quorum", policy.aggregation.quorum, job.aggregation.quorum,
+              job.aggregation.quorum >= policy.aggregation.quorum, Code.POLICY_SECAGG),
+    ]  # fmt: skip
+
+
+def decide(policy: Policy, job: Job, task: TaskName, parameters: int) -> None:
+    """Return if every rule allows the job. Errors: Refusal with the deciding line; its code crosses the wire."""
+    for line in lines(policy, job, task, parameters):
+        if not line.allowed:
+            raise Refusal(
+                line.code,
+                f"Job {job.name!r} refused",
+                f"it asks for {line.asked}, and policy.toml says {line.setting}",
+                "Change the job, or the policy if you agree",
+            )
+
+
+def _guarantee_lines(rules: PrivacyRules, job: Job) -> list[Line]:
+    asked = job.privacy
+    most = max(asked.epsilon or 0.0, asked.evaluation_epsilon or 0.0)
+    delta = asked.delta or 1.0
+    colluding = asked.colluding or 0
+    code = Code.POLICY_PRIVACY
+    rows = [
+        _line("[privacy] max_epsilon", rules.max_epsilon, most, most <= rules.max_epsilon, code),
+        _line("[privacy] delta", rules.delta, delta, delta <= rules.delta, code),
+        _line("[privacy] allow_replay", rules.allow_replay, f"noise {asked.noise!r}",
+              asked.noise == "system" or rules.allow_replay, code),
+    ]  # fmt: skip
+    if asked.mode == "M2":
+        rows.append(
+            _line(
+                "[privacy] colluding",
+                rules.colluding,
+                f"noise that survives {colluding} colluding sites",
+                colluding >= rules.colluding,
+                code,
+            )  # fmt: skip
+        )
+    return rows
+
+
+def _data_lines(rules: DataRules, job: Job) -> list[Line]:
+    missing = [name for name in job.columns if not _any(name, rules.columns)]
+    return [
+        _line("[data] datasets", rules.datasets, job.dataset, _any(job.dataset, rules.datasets),
+              Code.POLICY_DATA),
+        _line("[data] columns", rules.columns, f"columns {', '.join(missing)}" if missing else "allowed columns",
+              not missing, Code.POLICY_DATA),
+    ]  # fmt: skip
+
+
+def _line(setting: str, value: object, asked: object, allowed: bool, code: Code) -> Line:
+    shown = list(value) if isinstance(value, tuple) else value
+    return Line(f"{setting} = {shown}", str(asked), allowed, code)
+
+
+def _any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

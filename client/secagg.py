@@ -1,0 +1,260 @@
+"""Secure aggregation at a site: its own report is masked, and, if it unmasks, only one sum a number is opened.
+
+No input or output: secrets and memory live in a `KeyStore`, which commits before a reply exists. A refused
+order changes nothing. Source: anytrust late masking, `alm-v1`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from client.custody import Answer, KeyStore, Place
+from common.errors import Code, Refusal
+from common.identity import Signer
+from common.secagg.codec import Encoded
+from common.secagg.keys import Pair, RoundSeed, agree, decapsulate, encapsulate, public
+from common.secagg.manifest import Manifest
+from common.secagg.masks import add_masks, pack, reduce
+from common.secagg.statements import (
+    Aggregation,
+    check_session,
+    record_digest,
+    set_digest,
+    sign_keys,
+    sign_report,
+    sign_total,
+    verify_keys,
+    verify_member,
+)
+from common.secagg.wire import MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord
+
+_UNSIGNED = bytes(64)
+
+
+def enrol(store: KeyStore, manifest: Manifest, session: SessionRecord) -> tuple[RoundKeys, ...]:
+    """Round keys of this unmasking site for every number of `session`, their seeds stored first.
+
+    The same order again gives the same keys while none of them is used.
+    Errors: Refusal E_MANIFEST, E_POLICY (outside the rules, not asked to unmask, or another record under this
+    sid), E_ROUND (the session is under way).
+    """
+    check_session(manifest, session)
+    own, record = manifest.site_of(store.identity.public).id, record_digest(session)
+    if own not in session.unmaskers:
+        raise Refusal(Code.E_POLICY, "Enrolment refused", "the session does not name this site", "Ask those it names")
+    _check_pinned(store, session.sid, record)
+    numbers = range(session.first, session.first + session.count)
+    seeds = store.seeds(session.sid)
+    if not seeds and store.last_reported(session.sid) is None:
+        seeds = {number: RoundSeed.generate() for number in numbers}
+        place = Place(sid=session.sid, record=record, job=session.job, number=session.first)
+        store.enrol(place, seeds)
+    if set(seeds) != set(numbers):
+        raise Refusal(Code.E_ROUND, "Enrolment refused", "the session is under way", "Open another session")
+    return tuple(round_keys(store.identity, session, own, number, seeds[number]) for number in numbers)
+
+
+def round_keys(signer: Signer, session: SessionRecord, own: int, number: int, seed: RoundSeed) -> RoundKeys:
+    """The public keys of one seed, signed."""
+    kem = public(seed.kem) if session.suite == 2 else None
+    unsigned = RoundKeys(unmasker=own, number=number, exchange=public(seed.exchange), kem=kem, signature=_UNSIGNED)
+    return sign_keys(signer, session, unsigned)
+
+
+def mask(store: KeyStore, aggregation: Aggregation, keys: Sequence[RoundKeys], encoded: Encoded) -> MaskedReport:
+    """This site's report, which only all unmasking sites together can unmask. Overwrites `encoded`.
+
+    keys  of all unmasking sites of the session, in its order, for this number
+    Guarantee: one report a number, also across restarts; the number is used up before the masks exist.
+    Errors: Refusal E_MANIFEST, E_POLICY (another record under this sid), E_ROUND (number used before),
+    E_KEY, E_SIG (round keys), E_RANGE (vector of another ring).
+    """
+    session = aggregation.session
+    aggregation.manifest.site_of(store.identity.public)
+    place = _place(aggregation)
+    _check_pinned(store, session.sid, place.record)
+    last = store.last_reported(session.sid)
+    if last is not None and aggregation.number <= last:
+        raise Refusal(
+            Code.E_ROUND, f"Report {aggregation.number} refused", f"number {last} was used", "Open a larger number"
+        )
+    verify_keys(aggregation.manifest, session, aggregation.number, keys)
+    if encoded.ring != aggregation.ring:
+        raise Refusal(Code.E_RANGE, "Report refused", "its vector is of another ring", "Encode it for this job")
+    store.report(place)
+    return masked_report(store.identity, aggregation, keys, encoded, X25519PrivateKey.generate())
+
+
+def masked_report(
+    signer: Signer,
+    aggregation: Aggregation,
+    keys: Sequence[RoundKeys],
+    encoded: Encoded,
+    exchange: X25519PrivateKey,
+) -> MaskedReport:
+    """`mask` without its checks, under a given one-time key: for vectors. Elsewhere the key is fresh."""
+    own = aggregation.manifest.site_of(signer.public).id
+    agreed = [_agree(aggregation.context, own, exchange, key) for key in keys]
+    add_masks([key for key, _ in agreed], encoded.lanes)
+    report = MaskedReport(
+        site=own,
+        number=aggregation.number,
+        exchange=public(exchange),
+        ciphertexts=tuple(ciphertext for _, ciphertext in agreed if ciphertext is not None),
+        body=pack(encoded.ring, reduce(encoded.ring, encoded.lanes)),
+        signature=_UNSIGNED,
+    )
+    return sign_report(signer, aggregation.context, report)
+
+
+def unmask(store: KeyStore, aggregation: Aggregation, members: Sequence[Member]) -> MaskTotal:
+    """The sum of the masks that this site shares with exactly these reports.
+
+    members  by ascending site, each as this unmasking site sees it
+    Guarantee: one set a number, also across restarts; the same set again gets the same bytes. The seed of the
+    number is erased with the answer.
+    Errors: Refusal E_ROUND (never enrolled, or over), E_SET (second set, too few or many, too few
+    organisations, too near the last set), E_DUP, E_MANIFEST (unknown id), E_SIG, E_MODEL (own report or an earlier
+    answer was bound otherwise), E_KEY. A refusal gives nothing away but its code.
+    """
+    own = aggregation.manifest.site_of(store.identity.public).id
+    place = _place(aggregation)
+    digest = set_digest(aggregation.context, members)
+    _check_pinned(store, place.sid, place.record)
+    if (earlier := store.answered(place.sid, place.number)) is not None:
+        return _repeated(earlier, digest)
+    seed = store.seed(place.sid, place.number)
+    if seed is None or own not in aggregation.session.unmaskers:
+        raise Refusal(Code.E_ROUND, f"Number {place.number} not unmasked", "no key of it is left", "Open another")
+    _check_members(aggregation, members)
+    _check_ciphertexts(aggregation, own, members)
+    _check_bindings(store, place)
+    _check_overlap(store, aggregation, members)
+    for member in members:
+        verify_member(aggregation.manifest, aggregation.context, member)
+    total = mask_total(store.identity, aggregation, seed, members)
+    sites = frozenset(member.site for member in members)
+    store.answer(place, Answer(set_digest=digest, members=sites, total=total))
+    return total
+
+
+def mask_total(signer: Signer, aggregation: Aggregation, seed: RoundSeed, members: Sequence[Member]) -> MaskTotal:
+    """`unmask` without its checks and its memory: for vectors. Errors: Refusal E_KEY."""
+    own = aggregation.manifest.site_of(signer.public).id
+    lanes = aggregation.ring.zeros()
+    add_masks([_mask_key_of(aggregation, own, seed, member) for member in members], lanes)
+    total = MaskTotal(
+        unmasker=own,
+        number=aggregation.number,
+        body=pack(aggregation.ring, reduce(aggregation.ring, lanes)),
+        set_digest=set_digest(aggregation.context, members),
+        signature=_UNSIGNED,
+    )
+    return sign_total(signer, aggregation.context, total)
+
+
+def _place(aggregation: Aggregation) -> Place:
+    session = aggregation.session
+    return Place(
+        sid=session.sid,
+        record=record_digest(session),
+        job=session.job,
+        number=aggregation.number,
+        binding=aggregation.binding,
+    )
+
+
+def _agree(context: bytes, own: int, exchange: X25519PrivateKey, keys: RoundKeys) -> tuple[bytes, bytes | None]:
+    """The mask key shared with one unmasking site, and the ciphertext that it needs to find it."""
+    shared, ciphertext = agree(exchange, keys.exchange), None
+    if keys.kem is not None:
+        secret, ciphertext = encapsulate(keys.kem)
+        shared += secret
+    pair = Pair(
+        context=context,
+        site=own,
+        unmasker=keys.unmasker,
+        exchange=public(exchange),
+        unmasker_exchange=keys.exchange,
+        ciphertext=ciphertext,
+    )
+    return pair.mask_key(shared), ciphertext
+
+
+def _mask_key_of(aggregation: Aggregation, own: int, seed: RoundSeed, member: Member) -> bytes:
+    """The mask key that this unmasking site shares with one report."""
+    shared = agree(seed.exchange, member.exchange)
+    if member.ciphertext is not None:
+        shared += decapsulate(seed.kem, member.ciphertext)
+    pair = Pair(
+        context=aggregation.context,
+        site=member.site,
+        unmasker=own,
+        exchange=member.exchange,
+        unmasker_exchange=public(seed.exchange),
+        ciphertext=member.ciphertext,
+    )
+    return pair.mask_key(shared)
+
+
+def _check_pinned(store: KeyStore, sid: bytes, record: bytes) -> None:
+    if store.pinned(sid) not in (None, record):
+        why = "this session was first seen with another record"
+        raise Refusal(Code.E_POLICY, "Session refused", why, "Open another session")
+
+
+def _repeated(earlier: Answer, digest: bytes) -> MaskTotal:
+    """The answer given before, to the same question only."""
+    if earlier.set_digest != digest:
+        raise _set_refused("another set was answered under this number")
+    if earlier.total is None:
+        raise Refusal(Code.E_ROUND, "Set refused", "a later number was answered since", "Open another number")
+    return earlier.total
+
+
+def _check_members(aggregation: Aggregation, members: Sequence[Member]) -> None:
+    """The set as such: its size, order, organisations, and ciphertexts meant for this site."""
+    rules, ids = aggregation.manifest.rules, [member.site for member in members]
+    if len(set(ids)) < len(ids):
+        raise Refusal(Code.E_DUP, "Set refused", "an id occurs twice", "Send every report once")
+    if ids != sorted(ids) or not rules.quorum_min <= len(ids) <= rules.sites_max:
+        raise _set_refused(f"it is not {rules.quorum_min} to {rules.sites_max} reports by ascending site")
+    if len(aggregation.manifest.orgs(ids)) < rules.orgs_min:
+        raise _set_refused(f"fewer than {rules.orgs_min} organisations are behind it")
+
+
+def _check_ciphertexts(aggregation: Aggregation, own: int, members: Sequence[Member]) -> None:
+    """In suite 2 each member brings the ciphertext whose digest its site signed; in suite 1 none."""
+    session = aggregation.session
+    position = session.unmaskers.index(own)
+    for member in members:
+        digest = None if member.ciphertext is None else hashlib.sha256(member.ciphertext).digest()
+        expected = member.ciphertext_digests[position : position + 1] if session.suite == 2 else (None,)
+        count = len(session.unmaskers) if session.suite == 2 else 0
+        if len(member.ciphertext_digests) != count or (digest,) != expected:
+            raise Refusal(Code.E_KEY, "Set refused", "a ciphertext is not the one that was signed", "Relay it whole")
+
+
+def _check_bindings(store: KeyStore, place: Place) -> None:
+    """The model that this site trained, and no model whose sum was opened before."""
+    if store.reported(place.sid, place.number) not in (None, place.binding):
+        why = "this site's own report of the number is of another model"
+        raise Refusal(Code.E_MODEL, "Set refused", why, "Show all sites one model")
+    if store.bound(place.binding) is not None:
+        why = "a sum over this binding was opened under another number"
+        raise Refusal(Code.E_MODEL, "Set refused", why, "Bind the attempt to its round")
+
+
+def _check_overlap(store: KeyStore, aggregation: Aggregation, members: Sequence[Member]) -> None:
+    """Two sets that differ in one site would give that site away by subtraction."""
+    last = store.last_members(aggregation.session.job)
+    differ = len((last or frozenset()) ^ {member.site for member in members})
+    if last is not None and 0 < differ < aggregation.manifest.rules.overlap_min:
+        raise _set_refused(f"it differs from the last one in {differ} sites only")
+
+
+def _set_refused(why: str) -> Refusal:
+    return Refusal(Code.E_SET, "Set refused", why, "Open another number with a set within the rules")

@@ -1,0 +1,171 @@
+"""One order at a site: signature, policy, charge, work, noise, mask, reply. A refusal changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from client.custody import KeyStore
+from client.holding import Holdings
+from client.keystore import SqliteKeyStore
+from client.labour import Labour
+from client.policy import Policy, TaskName, decide
+from client.secagg import enrol, unmask
+from client.site import SiteSettings, read_site
+from common.config import read
+from common.errors import Code, Refusal
+from common.job import Job, job_from_bytes
+from common.messages import (
+    Accepted,
+    AnyOrder,
+    AnyReply,
+    EnrolOrder,
+    Enrolled,
+    LedgerOrder,
+    LedgerReply,
+    OfferOrder,
+    Refused,
+    Unmasked,
+    UnmaskOrder,
+    WorkOrder,
+    open_order,
+    seal,
+)
+from common.secagg.manifest import Manifest, read_manifest
+from common.secagg.statements import Aggregation
+from common.work import Work, work_of
+
+log = logging.getLogger(__name__)
+_NO_ORDER = bytes(32)
+
+
+def open_session(path: Path) -> Session:
+    """The session of the site whose site.toml is at `path`.
+
+    Errors: Refusal FILE_MISSING, CONFIG_INVALID, E_MANIFEST (site or key is not in it), KEYS_LOCKED.
+    """
+    settings = read_site(path)
+    policy = read(Policy, Path(settings.policy))
+    governance = settings.federation.governance
+    manifest = read_manifest(Path(settings.federation.manifest), bytes.fromhex(governance))
+    store = SqliteKeyStore.open(Path(settings.state))
+    if manifest.site_of(store.identity.public).id != settings.id:
+        store.close()
+        raise Refusal(
+            Code.E_MANIFEST,
+            f"Site {settings.name!r} not opened",
+            f"the manifest gives its key another id than {settings.id}",
+            "Correct id in site.toml, or ask governance for the manifest in force",
+        )
+    return Session(settings, policy, manifest, store)
+
+
+class Session:
+    """A site at work. It remembers its open data sets and the job in force; everything else is on disk."""
+
+    def __init__(self, settings: SiteSettings, policy: Policy, manifest: Manifest, store: SqliteKeyStore):
+        self._settings, self._policy, self._manifest = settings, policy, manifest
+        self._store: KeyStore = store
+        self._close = store.close
+        self._holdings = Holdings(settings, policy, store.identity)
+        self._labour = Labour(settings, store, self._holdings)
+        self._works: dict[bytes, Work] = {}
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, data: bytes) -> bytes:
+        return self.handle(data)
+
+    def close(self) -> None:
+        """Let go of the ledgers and of the key store."""
+        self._holdings.close()
+        self._close()
+
+    def handle(self, data: bytes) -> bytes:
+        """The sealed reply to a sealed order. Whatever goes wrong, what leaves is a code."""
+        digest = _NO_ORDER
+        try:
+            order, digest = open_order(data, self._manifest.coordinator)
+            return self._seal(self._answer(order, digest))
+        except Refusal as refusal:
+            return self._refused(digest, refusal.code, str(refusal))
+        except Exception:  # its text may quote a record
+            log.exception("order failed")
+            return self._refused(digest, Code.INTERNAL, "see above")
+
+    def refuse(self, code: Code) -> bytes:
+        """A sealed refusal that answers no order in particular."""
+        return self._refused(_NO_ORDER, code, "before the order was read")
+
+    def _answer(self, order: AnyOrder, digest: bytes) -> AnyReply:
+        work = self._work(order.job)
+        answers: dict[type[Any], Callable[[Any, Work, bytes], AnyReply]] = {
+            OfferOrder: self._offer,
+            EnrolOrder: self._enrol,
+            WorkOrder: self._report,
+            UnmaskOrder: self._unmask,
+            LedgerOrder: self._ledger,
+        }
+        return answers[type(order)](order, work, digest)
+
+    def _offer(self, order: OfferOrder, work: Work, digest: bytes) -> Accepted:
+        """Policy, data, and whether the budget affords one release at least; nothing is charged."""
+        for task in ("offer", "train", "evaluate"):
+            self._decide(work.job, task, work)
+        holding = self._holdings.open(work.job.dataset, work.job.data)
+        holding.guard.refuse_beyond(work.training)
+        return Accepted(
+            order=digest,
+            epsilon_spent=holding.guard.spent.gated,
+            epsilon_limit=self._policy.privacy.max_epsilon,
+            head=holding.ledger.head,
+        )
+
+    def _enrol(self, order: EnrolOrder, work: Work, digest: bytes) -> Enrolled:
+        self._decide(work.job, "train", work)
+        return Enrolled(order=digest, keys=enrol(self._store, self._manifest, order.session))
+
+    def _report(self, order: WorkOrder, work: Work, digest: bytes) -> AnyReply:
+        self._decide(work.job, order.task, work)
+        return self._labour.report(order, work, digest)
+
+    def _unmask(self, order: UnmaskOrder, work: Work, digest: bytes) -> Unmasked:
+        aggregation = Aggregation(
+            manifest=self._manifest,
+            session=order.session,
+            number=order.number,
+            binding=order.binding,
+            ring=work.codec(order.task).ring,
+        )
+        return Unmasked(order=digest, total=unmask(self._store, aggregation, order.members))
+
+    def _ledger(self, order: LedgerOrder, work: Work, digest: bytes) -> LedgerReply:
+        self._decide(work.job, "ledger", work)
+        ledger = self._holdings.ledger(work.job.dataset)
+        return LedgerReply(order=digest, entries=ledger.public_lines(), head=ledger.head)
+
+    def _decide(self, job: Job, task: TaskName, work: Work) -> None:
+        decide(self._policy, job, task, work.layout.size)
+
+    def _work(self, job: bytes) -> Work:
+        """The job's derived values, computed once."""
+        if job not in self._works:
+            self._works = {job: work_of(job_from_bytes(job), self._manifest)}
+        return self._works[job]
+
+    def _seal(self, reply: AnyReply) -> bytes:
+        return seal(self._settings.id, reply, self._store.identity)
+
+    def _refused(self, digest: bytes, code: Code, why: str) -> bytes:
+        reference = secrets.token_hex(6)
+        log.warning("refused [%s] %s: %s", reference, code, why)
+        return self._seal(Refused(order=digest, code=code.value, reference=reference))
+
+

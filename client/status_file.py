@@ -1,0 +1,51 @@
+"""What a process of a site tells its keeper: one small JSON file, always whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_status(path: Path | None, fields: Mapping[str, Any]) -> None:
+    """Replace the file at `path` by `fields`. A reader sees the old or the new one, never half.
+
+    path  None: nobody asked for one
+    Errors: none; a full disk must not stop the work of which this is only the notice.
+    """
+    if path is None:
+        return
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh.write_text(json.dumps(dict(fields), sort_keys=True) + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+
+
+def read_status(path: Path | None) -> dict[str, Any]:
+    """The fields at `path`, or none if the file is absent or no JSON object."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+class Notice:
+    """A status file that is kept while a process works: every change at once, a bare `contact` once a second."""
+
+    def __init__(self, path: Path, **fields: Any) -> None:
+        self._path, self._fields, self._written = path, {"pid": os.getpid(), **fields}, 0.0
+
+    def __call__(self, **news: Any) -> None:
+        """Take over `news`."""
+        changed = any(self._fields.get(name) != value for name, value in news.items() if name != "contact")
+        self._fields.update(news)
+        if changed or time.monotonic() - self._written > 1.0:
+            self._written = time.monotonic()
+            write_status(self._path, self._fields)

@@ -1,0 +1,189 @@
+"""Every order and reply of a round: typed, versioned, signed, of bounded size."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Annotated, Literal
+
+import msgspec
+
+from common.errors import Code, Refusal
+from common.frames import Frame, pack, unpack
+from common.identity import Signer, verify
+from common.secagg.wire import Count, Hash, MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord, Signature, SiteId
+
+COORDINATOR = 0
+LIMIT = 512 * 2**20  # bytes of one message; parameters of 10^8 scalars pass
+_CONTEXT = b"hushfed/envelope/v1\0"
+
+RunId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+JobBytes = Annotated[bytes, msgspec.Meta(max_length=2**20)]
+Task = Literal["train", "evaluate"]
+Round = Annotated[int, msgspec.Meta(ge=0, le=10**6)]
+
+
+class Envelope(Frame, frozen=True, kw_only=True):
+    """A message and who signed it. `sender` is a site id of the manifest, or 0 for the coordinator."""
+
+    sender: Count
+    body: bytes
+    signature: Signature
+
+
+class Order(Frame, frozen=True, kw_only=True, tag_field="kind", tag=True):
+    """What the coordinator asks of a site. Every order carries its run and the job in force."""
+
+    run: RunId
+    job: JobBytes
+
+
+class OfferOrder(Order, frozen=True, kw_only=True, tag="offer"):
+    """Would this site take part in the job? Nothing is computed or charged."""
+
+
+class EnrolOrder(Order, frozen=True, kw_only=True, tag="enrol"):
+    """Make round keys for a session of aggregations."""
+
+    session: SessionRecord
+
+
+class Head(Frame, frozen=True, kw_only=True):
+    """The last ledger head of a site that the coordinator acknowledged."""
+
+    site: SiteId
+    head: Hash
+
+
+class WorkOrder(Order, frozen=True, kw_only=True, tag="work"):
+    """Train from, or evaluate, these parameters and answer with a masked report. The same bytes for all sites.
+
+    number      aggregation number, used once in the life of a federation's session
+    parameters  float32 little-endian, d scalars
+    heads       of the sites' ledgers; a site whose ledger lacks its head was rolled back
+    """
+
+    task: Task
+    round: Round
+    attempt: Round
+    number: Count
+    session: SessionRecord
+    keys: Annotated[tuple[RoundKeys, ...], msgspec.Meta(max_length=64)]
+    parameters: bytes
+    heads: Annotated[tuple[Head, ...], msgspec.Meta(max_length=2**20)]
+
+
+class UnmaskOrder(Order, frozen=True, kw_only=True, tag="unmask"):
+    """Answer with the total of your masks over exactly these reports."""
+
+    task: Task
+    number: Count
+    session: SessionRecord
+    binding: Hash  # h_model: what the members' signatures bind besides the session
+    members: tuple[Member, ...]
+
+
+class LedgerOrder(Order, frozen=True, kw_only=True, tag="ledger"):
+    """Send the public entries of the ledger that this job's data set is charged to."""
+
+
+class Reply(Frame, frozen=True, kw_only=True, tag_field="kind", tag=True):
+    """What a site answers. `order` is the digest of the order's body: an answer fits one question only."""
+
+    order: Hash
+
+
+class Accepted(Reply, frozen=True, kw_only=True, tag="accepted"):
+    """The site's policy allows the job. epsilon: spent so far, and the most its keeper allows."""
+
+    epsilon_spent: float
+    epsilon_limit: float
+    head: Hash
+
+
+class Enrolled(Reply, frozen=True, kw_only=True, tag="enrolled"):
+    """Public round keys of an unmasking site, one for each number of the session."""
+
+    keys: Annotated[tuple[RoundKeys, ...], msgspec.Meta(max_length=1024)]
+
+
+class Reported(Reply, frozen=True, kw_only=True, tag="reported"):
+    """A masked report, and what it cost: no metric, no count of records, no text."""
+
+    report: MaskedReport
+    epsilon: float
+    head: Hash
+
+
+class Unmasked(Reply, frozen=True, kw_only=True, tag="unmasked"):
+    """The total of this unmasking site's masks over the members."""
+
+    total: MaskTotal
+
+
+class LedgerReply(Reply, frozen=True, kw_only=True, tag="ledger"):
+    """The ledger's public entries, from the first on, and its head."""
+
+    entries: bytes  # JSON lines, one public entry each
+    head: Hash
+
+
+class Refused(Reply, frozen=True, kw_only=True, tag="refused"):
+    """The order was not carried out. `reference` finds the reason in the site's own log; no text leaves."""
+
+    code: Annotated[str, msgspec.Meta(max_length=32, pattern="^[A-Z_]+$")]
+    reference: Annotated[str, msgspec.Meta(max_length=16, pattern="^[0-9a-f]*$")]
+
+
+AnyOrder = OfferOrder | EnrolOrder | WorkOrder | UnmaskOrder | LedgerOrder
+AnyReply = Accepted | Enrolled | Reported | Unmasked | LedgerReply | Refused
+
+
+def seal(sender: int, message: AnyOrder | AnyReply, signer: Signer) -> bytes:
+    """The signed bytes of `message`."""
+    body = pack(message)
+    signature = signer.sign(_CONTEXT, struct.pack("<Q", sender), body)
+    return pack(Envelope(sender=sender, body=body, signature=signature))
+
+
+def open_order(data: bytes, coordinator: bytes) -> tuple[AnyOrder, bytes]:
+    """The order in `data` and its digest, if the key `coordinator` signed it.
+
+    Errors: Refusal SENDER_UNKNOWN, E_SIG, MESSAGE_INVALID, MESSAGE_VERSION, MESSAGE_TOO_LARGE.
+    """
+    envelope = unpack(Envelope, data, LIMIT)
+    if envelope.sender != COORDINATOR:
+        raise Refusal(
+            Code.SENDER_UNKNOWN, "Order not read", "its sender is not the coordinator", "Check the manifest in force"
+        )
+    _verify(envelope, coordinator)
+    return unpack(AnyOrder, envelope.body, LIMIT), order_digest(envelope.body)  # type: ignore[arg-type]  # a union is no type
+
+
+def open_reply(data: bytes, site: int, public: bytes, order: bytes) -> AnyReply:
+    """The reply in `data`, if site `site` signed it with `public` as an answer to the order of digest `order`.
+
+    Errors: Refusal SENDER_UNKNOWN, E_SIG, MESSAGE_INVALID, MESSAGE_VERSION, MESSAGE_TOO_LARGE.
+    """
+    envelope = unpack(Envelope, data, LIMIT)
+    if envelope.sender != site:
+        raise Refusal(Code.SENDER_UNKNOWN, "Reply not read", "another site signed it", "Check node keys and manifest")
+    _verify(envelope, public)
+    reply: AnyReply = unpack(AnyReply, envelope.body, LIMIT)  # type: ignore[arg-type]  # a union is no type
+    if reply.order != order:
+        raise Refusal(Code.MESSAGE_INVALID, "Reply not read", "it answers another order", "Send the order again")
+    return reply
+
+
+def order_digest(body: bytes) -> bytes:
+    """SHA-256 of an order's body: what its reply names."""
+    return hashlib.sha256(body).digest()
+
+
+def sealed_digest(data: bytes) -> bytes:
+    """`order_digest` of the order inside sealed bytes."""
+    return order_digest(unpack(Envelope, data, LIMIT).body)
+
+
+def _verify(envelope: Envelope, public: bytes) -> None:
+    verify(public, envelope.signature, _CONTEXT, struct.pack("<Q", envelope.sender), envelope.body)

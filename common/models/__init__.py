@@ -1,0 +1,1 @@
+"""Architectures by name; each is built from its settings and a seed."""

@@ -1,0 +1,1 @@
+"""What leaves a site, what it reveals about one record, and what may be said about it."""

@@ -1,0 +1,225 @@
+"""Epsilon of what was released: privacy loss distributions of dp-accounting, composed and never averaged.
+
+Figures are pessimistic: the true epsilon is never above the printed one. Gaussian differential privacy (the central
+limit approximation) is not offered, because it reports up to 12 % too little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any, Literal
+
+from common.config import finite
+from common.errors import Code, Refusal
+
+REPORT = 1e-4  # interval of the discretised privacy loss, for reports and audits
+ONLINE = 5e-4  # for gates: at 1e-3, 15 000 steps would print 0.01 too much
+MOST_STEPS = 10_000_000
+SMALLEST_SIGMA = 0.05  # below it a single sum costs an epsilon of hundreds
+LARGEST_SIGMA = 1e6  # calibration looks no further
+FINEST = 1e6  # points that the mean privacy loss may span before the interval is widened
+
+Mechanism = Literal["gaussian", "discrete-gaussian", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """`steps` releases of one mechanism, as the accountant sees them.
+
+    mechanism   "gaussian" for sums noised by N(0, (sigma * sensitivity)^2) or integers statistically close to it;
+                "discrete-gaussian" for integer counts of sensitivity 1; "none" for a release without noise
+    q           chance of each record to be in a step, independently of all others
+    sigma       noise multiplier, standard deviation over sensitivity
+    divergence  bound on the Kullback-Leibler divergence of one step's noise from the ideal one, in nats
+    distance    bound on the statistical distance that comes on top of it, per step
+    """
+
+    mechanism: Mechanism
+    q: float
+    sigma: float
+    steps: int
+    divergence: float = 0.0
+    distance: float = 0.0
+
+
+def accountant() -> str:
+    """Name and version of what computes epsilon, as every claim prints it."""
+    return f"PLD, dp-accounting {version('dp-accounting')}"
+
+
+def epsilon(*, q: float, sigma: float, steps: int, delta: float, interval: float = REPORT) -> float:
+    """Epsilon at `delta` of `steps` Poisson-sampled Gaussian sums, add or remove one record.
+
+    q         chance of each record to enter a step      sigma  noise over clipping bound
+    interval  discretisation of the privacy loss; smaller is tighter and slower
+    Errors: Refusal CONFIG_INVALID naming the argument.
+    Source: Koskela et al. 2020; Doroshenko et al. 2022 (pessimistic connect-the-dots discretisation).
+
+    >>> round(epsilon(q=0.01, sigma=1.0, steps=1000, delta=1e-5), 3)
+    1.828
+    """
+    check_sampling(q, steps, delta)
+    _check_sigma(sigma)
+    return total_epsilon([Charge(mechanism="gaussian", q=q, sigma=sigma, steps=steps)], delta, interval)
+
+
+def sigma_for(*, epsilon: float, q: float, steps: int, delta: float, interval: float = ONLINE) -> float:
+    """The smallest noise multiplier, rounded up to 4 decimals, that keeps `steps` releases within `epsilon`.
+
+    Errors: Refusal CONFIG_INVALID naming the argument, or saying that no noise multiplier is enough.
+
+    >>> sigma_for(epsilon=0.7255, q=1.0, steps=1, delta=1e-5) <= 5.01
+    True
+    """
+    check_sampling(q, steps, delta)
+    finite(epsilon, "epsilon", above=0)
+    sample = Charge(mechanism="gaussian", q=q, sigma=1.0, steps=steps)
+    return smallest_sigma(lambda sigma: total_epsilon([replace(sample, sigma=sigma)], delta, interval), epsilon)
+
+
+def group_epsilon(*, q: float, sigma: float, steps: int, delta: float, records: int, interval: float = ONLINE) -> float:
+    """As `epsilon`, for a person with at most `records` records: how many of them enter a step is binomial.
+
+    Exact group accounting, much tighter than `records` times epsilon.
+    Source: mixture-of-Gaussians mechanism, Choquette-Choo et al. 2024.
+    """
+    from scipy.stats import binom
+
+    check_sampling(q, steps, delta)
+    _check_sigma(sigma)
+    finite(records, "records", above=0, at_most=10_000)
+    present = range(records + 1)
+    weights = [float(binom.pmf(count, records, q)) for count in present]
+    loss = _distributions().from_mixture_gaussian_mechanism(
+        standard_deviation=sigma,
+        sensitivities=list(present),
+        sampling_probs=weights,
+        value_discretization_interval=interval,
+    )
+    return float(loss.self_compose(steps).get_epsilon_for_delta(delta))
+
+
+def total_epsilon(charges: Iterable[Charge], delta: float, interval: float = REPORT) -> float:
+    """Epsilon at `delta` of all `charges` together, in any order; `math.inf` if one of them has no noise.
+
+    The distance of each integer mechanism from the ideal one is paid from delta: the figure is the smallest epsilon
+    with delta_ideal(epsilon) + (1 + e^epsilon) * distance <= delta, and `math.inf` if there is none.
+    """
+    finite(delta, "delta", above=0, at_most=math.nextafter(1, 0))
+    spent: Counter[Charge] = Counter()
+    for charge in charges:
+        spent[replace(charge, steps=1)] += charge.steps
+    merged = tuple(sorted((replace(one, steps=steps) for one, steps in spent.items() if steps), key=repr))
+    return _epsilon(merged, delta, max(interval, math.fsum(map(_mean_loss, merged)) / FINEST))
+
+
+def total_distance(charges: Iterable[Charge]) -> float:
+    """Statistical distance of all `charges` together from their ideal mechanisms.
+
+    Divergences add up along adaptive steps (chain rule); Pinsker's inequality turns their sum into a distance.
+    """
+    listed = list(charges)
+    divergence = math.fsum(charge.divergence * charge.steps for charge in listed)
+    return math.sqrt(divergence / 2) + math.fsum(charge.distance * charge.steps for charge in listed)
+
+
+def smallest_sigma(cost: Callable[[float], float], epsilon: float) -> float:
+    """The least multiple of 0.0001 at which the decreasing function `cost` is at most `epsilon`.
+
+    Bisection over integers, so that server and sites get the same number.
+    """
+    high = 10_000
+    while cost(high / 10_000) > epsilon:
+        high *= 2
+        if high / 10_000 > LARGEST_SIGMA:
+            raise Refusal(
+                Code.CONFIG_INVALID,
+                f"epsilon = {epsilon:g} not reachable",
+                "no noise multiplier is large enough for these steps at this delta",
+                "Allow a larger epsilon or fewer rounds",
+            )
+    low = round(SMALLEST_SIGMA * 10_000)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if cost(middle / 10_000) <= epsilon else (middle, high)
+    return high / 10_000
+
+
+def check_sampling(q: float, steps: int, delta: float) -> None:
+    """Refuse a sampling rate, step count or delta outside its range. Errors: Refusal CONFIG_INVALID."""
+    finite(q, "q", above=0, at_most=1)
+    finite(delta, "delta", above=0, at_most=math.nextafter(1, 0))
+    finite(steps, "steps", above=0, at_most=MOST_STEPS)
+    if not isinstance(steps, int):
+        raise Refusal(Code.CONFIG_INVALID, f"steps = {steps}", "it counts releases", "Use a whole number")
+
+
+def _mean_loss(charge: Charge) -> float:
+    """An upper bound of the expected privacy loss: by convexity, and by the chi-squared divergence."""
+    if not charge.sigma:
+        return 0.0
+    inverse = charge.sigma**-2
+    return charge.steps * min(charge.q * inverse / 2, charge.q**2 * math.expm1(min(inverse, 100.0)))
+
+
+def _check_sigma(sigma: float) -> None:
+    finite(sigma, "sigma", above=0)
+    if sigma < SMALLEST_SIGMA:
+        raise Refusal(
+            Code.CONFIG_INVALID,
+            f"sigma = {sigma:g}",
+            f"noise below {SMALLEST_SIGMA} of the clipping bound hides nothing",
+            "Use more noise",
+        )
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(charges: tuple[Charge, ...], delta: float, interval: float) -> float:
+    if not charges:
+        return 0.0
+    if any(charge.mechanism == "none" for charge in charges):
+        return math.inf
+    loss, distance = _composed(charges, interval), total_distance(charges)
+    found = float(loss.get_epsilon_for_delta(delta))
+    while distance:  # climbs to the least fixed point from below
+        left = delta - (1 + math.exp(min(found, 700))) * distance
+        if left <= 0:
+            return math.inf
+        again = float(loss.get_epsilon_for_delta(left))
+        if again <= found + 1e-9:
+            return max(again, found)
+        found = again
+    return found
+
+
+def _composed(charges: tuple[Charge, ...], interval: float) -> Any:
+    last = charges[-1]
+    loss = _repeated(last.mechanism, last.q, last.sigma, last.steps, interval)
+    return _composed(charges[:-1], interval).compose(loss) if charges[1:] else loss
+
+
+@lru_cache(maxsize=256)
+def _repeated(mechanism: Mechanism, q: float, sigma: float, steps: int, interval: float) -> Any:
+    once = _single(mechanism, q, sigma, interval)
+    return once.self_compose(steps) if steps > 1 else once
+
+
+@lru_cache(maxsize=64)
+def _single(mechanism: Mechanism, q: float, sigma: float, interval: float) -> Any:
+    if mechanism == "discrete-gaussian":
+        return _distributions().from_discrete_gaussian_mechanism(
+            sigma, 1, value_discretization_interval=interval, sampling_prob=q
+        )
+    return _distributions().from_gaussian_mechanism(sigma, value_discretization_interval=interval, sampling_prob=q)
+
+
+def _distributions() -> Any:
+    """dp-accounting's module, imported late: a command that only prints help need not wait a second for it."""
+    from dp_accounting.pld import privacy_loss_distribution
+
+    return privacy_loss_distribution

@@ -1,0 +1,237 @@
+"""The privacy ledger of one site and data set: append-only, chained, signed, on disk before anything happens."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from common.errors import Code, Refusal
+from common.identity import Signer
+from common.privacy.accounting import ONLINE
+from common.privacy.entries import (
+    GENESIS,
+    Entry,
+    Kind,
+    Line,
+    chain_of,
+    check_signature,
+    signed,
+    tampered,
+    verify_public,
+)
+from common.privacy.spending import Spending, spending_of
+
+__all__ = ["Entry", "Kind", "Ledger", "Owner", "new_entry", "open_ledger", "verify_public"]
+
+KEPT_REPLIES = 4  # answers that can be sent again without a new charge
+_TABLES = """
+CREATE TABLE IF NOT EXISTS lines
+    (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, hash BLOB NOT NULL, signature BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS salts (seq INTEGER PRIMARY KEY, salt BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS replies (request TEXT PRIMARY KEY, seq INTEGER NOT NULL, reply BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose ledger it is. `dataset` is the keyed hash of the records' fingerprint, hex."""
+
+    site: int
+    dataset: str
+
+
+class Ledger:
+    """An open ledger; `open_ledger` makes one. It is held by one process at a time and has no way to forget.
+
+    Every method that writes returns only after the operating system has the bytes on disk.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, lock: int, signer: Signer, owner: Owner, lines: list[Line]):
+        self._connection, self._lock, self._signer, self._owner = connection, lock, signer, owner
+        self._hashes = {line.hash: seq for seq, line in enumerate(lines)}
+        self._head = lines[-1].hash if lines else GENESIS
+        self._chain = chain_of(lines)
+
+    @property
+    def head(self) -> bytes:
+        """Hash of the last line; it names the whole history."""
+        return self._head
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries, oldest first."""
+        return tuple(self._chain.entries)
+
+    def contains(self, head: bytes) -> bool:
+        """Whether the history that `head` names is a beginning of this one."""
+        return head == GENESIS or head in self._hashes
+
+    def refuse_rollback(self, head: bytes) -> None:
+        """Refuse if `head`, which the coordinator acknowledged, is missing. Errors: Refusal LEDGER_ROLLED_BACK."""
+        if not self.contains(head):
+            raise Refusal(
+                Code.LEDGER_ROLLED_BACK,
+                "Ledger not used",
+                "it lacks an entry that was acknowledged: an old copy was restored, or the disk was cloned",
+                "Restore the newest copy; what was spent since cannot be forgotten",
+            )
+
+    def spending(self, delta: float, interval: float = ONLINE) -> Spending:
+        """What everything charged so far costs at `delta`."""
+        return spending_of(self._chain.entries, delta, interval)
+
+    def append(self, entry: Entry, *, salt: bytes = b"") -> Entry:
+        """Write `entry` after all others and return it with its number, site, data set and times.
+
+        salt  of the output that `entry` commits to; kept here, never public
+        Errors: Refusal LEDGER_TAMPERED for an entry that does not fit those before it; then nothing is written.
+        """
+        entry = replace(
+            entry,
+            seq=len(self._chain.entries),
+            site=self._owner.site,
+            dataset=self._owner.dataset,
+            wall=round(time.time(), 3),
+            elapsed=round(time.monotonic(), 3),
+        )
+        line = signed(entry, self._head, self._signer)
+        self._chain.check(entry)
+        self._write(entry.seq, line, salt)
+        self._chain.add(entry)
+        self._head = line.hash
+        self._hashes[line.hash] = entry.seq
+        return entry
+
+    def keep_reply(self, request: str, reply: bytes) -> None:
+        """Keep the bytes that answered the request, so that they can be sent again for nothing."""
+        seq = len(self._chain.entries)
+        with self._transaction() as run:
+            run("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", (request, seq, reply))
+            run(
+                "DELETE FROM replies WHERE request NOT IN (SELECT request FROM replies ORDER BY seq DESC LIMIT ?)",
+                (KEPT_REPLIES,),
+            )
+
+    def reply_to(self, request: str) -> bytes | None:
+        """The kept bytes that answered the same request before: sending them again reveals nothing new."""
+        row = self._connection.execute("SELECT reply FROM replies WHERE request = ?", (request,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def salt_of(self, seq: int) -> bytes | None:
+        """The salt of the output that line `seq` commits to; for the site's own proofs."""
+        row = self._connection.execute("SELECT salt FROM salts WHERE seq = ?", (seq,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def public_lines(self) -> bytes:
+        """The whole ledger as JSON lines, which `verify_public` accepts. Holds nothing that is secret."""
+        return b"".join(line.public() for line in _lines(self._connection))
+
+    def close(self) -> None:
+        """Let go of the file; another process may then open it."""
+        self._connection.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, seq: int, line: Line, salt: bytes) -> None:
+        with self._transaction() as run:
+            run("INSERT INTO lines VALUES (?, ?, ?, ?)", (seq, line.body, line.hash, line.signature))
+            if salt:
+                run("INSERT INTO salts VALUES (?, ?)", (seq, salt))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """Commit what is done inside, or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection.execute
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+def open_ledger(path: Path, owner: Owner, signer: Signer, versions: dict[str, str] | None = None) -> Ledger:
+    """The ledger at `path`, verified; a new one if there is no file.
+
+    versions  of the software, written into a new ledger's first line
+    The whole chain is verified, and the last signature, which covers it. Fails closed.
+    Errors: Refusal LEDGER_LOCKED if another process holds it, LEDGER_TAMPERED if it does not verify or is not the
+    ledger of `owner` and `signer`.
+    """
+    lock = _locked(path)
+    connection = None
+    try:
+        connection = _connected(path)
+        lines = list(_lines(connection))
+        ledger = Ledger(connection, lock, signer, owner, lines)
+        _refuse_stranger(ledger, lines, owner, signer)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        os.close(lock)
+        if isinstance(error, sqlite3.DatabaseError):
+            raise tampered(f"Ledger {path}", "the file is damaged") from None
+        raise
+    if not lines:
+        ledger.append(first_entry(versions or {}))
+    return ledger
+
+
+def first_entry(versions: dict[str, str]) -> Entry:
+    """The entry that opens a ledger."""
+    return new_entry(Kind.OPEN, versions=versions, note=secrets.token_hex(16))
+
+
+def new_entry(kind: Kind, **fields: Any) -> Entry:
+    """An entry of `kind` whose number, owner and times `Ledger.append` fills in."""
+    return Entry(seq=-1, kind=kind, site=0, dataset="", wall=0.0, elapsed=0.0, **fields)
+
+
+def _refuse_stranger(ledger: Ledger, lines: list[Line], owner: Owner, signer: Signer) -> None:
+    if not lines:
+        return
+    check_signature(lines[-1], signer.public, len(lines) - 1)
+    first = ledger.entries[0]
+    if (first.site, first.dataset) != (owner.site, owner.dataset):
+        raise tampered("Ledger", "it belongs to another site or data set")
+
+
+def _locked(path: Path) -> int:
+    """An exclusive lock beside the file, for as long as this process lives."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise Refusal(
+            Code.LEDGER_LOCKED, f"Ledger {path} not opened", "another process holds it", "Stop the other agent first"
+        ) from None
+    return handle
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.executescript(_TABLES)
+    return connection
+
+
+def _lines(connection: sqlite3.Connection) -> Iterator[Line]:
+    for body, place, signature in connection.execute("SELECT body, hash, signature FROM lines ORDER BY seq"):
+        yield Line(bytes(body), bytes(place), bytes(signature))

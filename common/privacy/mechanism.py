@@ -1,0 +1,127 @@
+"""One value from which sampling, clipping, noise and accounting are all read, so that they cannot disagree."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from common.config import canonical
+from common.privacy.accounting import Charge, Mechanism
+from common.privacy.integers import gaussian_divergence, sum_distance
+from common.privacy.settings import Mode
+from common.privacy.units import Adversary, Relation, Unit
+from common.randomness import NoiseKind
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+ROUNDING = 1 + 1e-6  # what float rounding may add to a clipped norm
+SAMPLER = 2.0**-64  # most that one drawn integer may differ from the exact discrete Gaussian, in distance
+
+Partition = Literal["train", "holdout"]
+Purpose = Literal["train", "counts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MechanismPlan:
+    """One release mechanism, complete: what is drawn, bounded, noised, and what that costs.
+
+    partition         records it reads; the partitions of a site share no record
+    sampling_rate     chance of each record to be in a step        sampler  "poisson", or "all" for a rate of 1
+    noise_multiplier  z, standard deviation of the noise over the sensitivity; of the honest sites' sum in mode M2
+    clip, lane_bound  largest norm of a record's gradient, and of each live metric
+    loss_bound        losses above it count as it (0 without live metrics)
+    record_bound      B, largest L2 norm of everything that one record adds
+    steps, releases   accounted steps in one release, and releases that the target epsilon affords
+    dimension         lanes that carry noise: parameters and live metrics, or cells
+    honest            sites whose noise counts
+    scale             g, integers for one model unit; a power of two, so that scaling is exact
+    epsilon, delta    what the job asked for; 0 in mode "none"
+    """
+
+    mode: Mode
+    partition: Partition
+    purpose: Purpose
+    mechanism: Mechanism
+    sampler: Literal["poisson", "all"]
+    sampling_rate: float
+    noise_multiplier: float
+    clip: float
+    lane_bound: float
+    loss_bound: float
+    record_bound: float
+    steps: int
+    releases: int
+    dimension: int
+    honest: int
+    scale: float
+    epsilon: float
+    delta: float
+    unit: Unit
+    relation: Relation
+    adversary: Adversary
+    noise: NoiseKind
+
+    @cached_property
+    def plan_id(self) -> str:
+        """SHA-256 of the canonical form, in hex."""
+        return hashlib.sha256(canonical(self)).hexdigest()
+
+    @property
+    def integers(self) -> bool:
+        """Whether what leaves is a vector of integers with discrete noise, to be added up in a ring."""
+        return self.purpose == "counts" or self.mode == "M2"
+
+    @property
+    def void(self) -> bool:
+        """Whether nothing may be claimed: no noise, or noise that can be repeated."""
+        return self.mechanism == "none" or self.noise != "system"
+
+    @property
+    def sensitivity(self) -> float:
+        """Most that one record moves what is noised, in L2 norm and in the units of the noise.
+
+        Rounding a sum to integers moves each of d lanes by at most 1 more: g B + sqrt(d).
+        """
+        if self.purpose == "counts":
+            return 1.0
+        bound = self.record_bound * ROUNDING
+        return self.scale * bound + math.sqrt(self.dimension) if self.integers else bound
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the noise that one site adds to each lane, so that `honest` sites reach the total."""
+        return self.noise_multiplier * self.sensitivity / math.sqrt(self.honest)
+
+    @property
+    def sum_deviation(self) -> float:
+        """Standard deviation of the noise of one report in the sum, in model units, or in records for counts."""
+        return self.sigma / self.scale
+
+    def charge(self, steps: int | None = None) -> Charge:
+        """What `steps` accounted steps cost (all steps of one release if not given)."""
+        steps = self.steps if steps is None else steps
+        noisy = self.integers and self.mechanism != "none"
+        scaled = noisy and self.mechanism == "gaussian"
+        total = self.sigma * math.sqrt(self.honest)
+        return Charge(
+            mechanism=self.mechanism,
+            q=self.sampling_rate,
+            sigma=self.noise_multiplier,
+            steps=steps,
+            divergence=gaussian_divergence(total, self.dimension) if scaled else 0.0,
+            distance=self.dimension * (sum_distance(self.sigma, self.honest) + self.honest * SAMPLER) if noisy else 0.0,
+        )
+
+    def event(self, steps: int | None = None) -> DpEvent:
+        """The same as an event of dp-accounting, for other accountants (of counts: the Gaussian close to it)."""
+        import dp_accounting
+
+        charge = self.charge(steps)
+        if charge.mechanism == "none":
+            return dp_accounting.NonPrivateDpEvent()
+        once = dp_accounting.PoissonSampledDpEvent(charge.q, dp_accounting.GaussianDpEvent(charge.sigma))
+        return dp_accounting.SelfComposedDpEvent(once, charge.steps)

@@ -1,0 +1,68 @@
+"""The rules of a federation for opening sums, and which of them can live together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from common.errors import Code, Refusal
+
+ROUNDS_MAX = 1024  # aggregation numbers of one session; their keys travel in one message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What no coordinator can talk a site out of.
+
+    unmaskers_min  m_min, unmasking sites of a session; one honest one keeps every report masked
+    quorum_min     s_min, reports in a sum that is opened
+    orgs_min       o_min, organisations behind those reports
+    sites_max      n_max, reports in a sum; bounds what the ring must hold
+    corrupt_max    c_max, sites among all that may unmask that are expected to side with the coordinator
+    overlap_min    two sets answered one after the other for a job are equal or differ in this many sites;
+                   0 and 1 ask nothing. A heuristic: the defence against differences of sums is noise
+    lost_max       f, unmasking sites that may be lost in a round; 0: the round is lost with the first of them
+    rounds_max     E_max, aggregation numbers of one session
+    suite          2: X25519 and ML-KEM-768 together; 1: X25519 alone
+
+    Source: the trust condition c + f + 1 <= t <= m - f, here with f = 0, so c <= m - 1.
+    """
+
+    unmaskers_min: int
+    quorum_min: int
+    orgs_min: int
+    sites_max: int
+    corrupt_max: int
+    overlap_min: int
+    lost_max: int = 0
+    rounds_max: int = 64
+    suite: Literal[1, 2] = 2
+
+    def __post_init__(self) -> None:
+        _within("unmaskers_min", self.unmaskers_min, 2, 64, "one unmasking site and the coordinator read every report")
+        _within("quorum_min", self.quorum_min, 2, self.sites_max, "a sum of one report is that report")
+        _within("sites_max", self.sites_max, 2, 2**13, "the narrowest ring must hold their sum")
+        _within("orgs_min", self.orgs_min, 1, self.quorum_min, "a sum needs a known number of organisations")
+        why = "without an honest unmasking site nothing stays masked"
+        _within("corrupt_max", self.corrupt_max, 0, self.unmaskers_min - 1, why)
+        _within("overlap_min", self.overlap_min, 0, self.sites_max, "sets cannot differ in more sites than there are")
+        _within("lost_max", self.lost_max, 0, 0, "lost unmasking sites cannot be replaced within a round")
+        _within("rounds_max", self.rounds_max, 1, ROUNDS_MAX, "the keys of a session travel in one message")
+
+    def check(self, sites: int, orgs: int, unmaskers: int) -> None:
+        """Refuse rules that this many sites, organisations and unmasking sites cannot keep. Errors: E_MANIFEST."""
+        _within("sites_max", self.sites_max, sites, 2**13, "the manifest names more sites")
+        _within("quorum_min", self.quorum_min, 2, sites, "the manifest names fewer sites")
+        _within("orgs_min", self.orgs_min, 1, orgs, "the manifest names fewer organisations")
+        _within("unmaskers_min", self.unmaskers_min, 2, unmaskers, "the manifest names fewer unmasking sites")
+        _within("the number of sites that may unmask", unmaskers, 2, 4096, "this is more than a session needs")
+
+
+def refused(what: str, why: str, do: str) -> Refusal:
+    """A refusal E_MANIFEST."""
+    return Refusal(Code.E_MANIFEST, f"{what} refused", why, do)
+
+
+def _within(name: str, value: int, least: int, most: int, why: str) -> None:
+    if isinstance(value, bool) or not least <= value <= most:
+        raise refused(f"{name} = {value}", why, f"Choose {least}" if least == most else f"Choose {least} to {most}")

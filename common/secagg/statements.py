@@ -1,0 +1,176 @@
+"""What is signed in an aggregation, and the digests that bind every signature and every mask to it."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from msgspec.structs import replace
+
+from common.errors import Code, Refusal
+from common.frames import pack
+from common.identity import Signer, verify
+from common.secagg.manifest import Manifest
+from common.secagg.masks import Ring
+from common.secagg.wire import MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord
+
+_CONTEXT = b"alm-v1/ctx\0"
+_KEYS = b"alm-v1/hk\0"
+_REPORT = b"alm-v1/report\0"
+_UNMASK = b"alm-v1/unmask\0"
+_SET = b"alm-v1/set\0"
+
+
+def record_digest(session: SessionRecord) -> bytes:
+    """h_R."""
+    return hashlib.sha256(pack(session)).digest()
+
+
+def context_digest(manifest: bytes, record: bytes, number: int, binding: bytes) -> bytes:
+    """ctx, from h_F, h_R, the aggregation number, and h_model (32 bytes each)."""
+    return hashlib.sha256(_CONTEXT + manifest + record + _le(number) + binding).digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregation:
+    """One aggregation: under which manifest and session, with which number, over what.
+
+    number   used once in the life of a session
+    binding  h_model: digest of kind, round, attempt, model and job (32 bytes), given by the caller. Reports bind it,
+             so sites that were shown different models cannot be added; a repeated attempt has another one
+    ring     shape of the vectors that are added
+    Errors: Refusal E_POLICY or E_MANIFEST (session outside the manifest's rules), E_ROUND (number outside it).
+    """
+
+    manifest: Manifest
+    session: SessionRecord
+    number: int
+    binding: bytes
+    ring: Ring
+
+    def __post_init__(self) -> None:
+        check_session(self.manifest, self.session)
+        if not self.session.first <= self.number < self.session.first + self.session.count:
+            raise Refusal(
+                Code.E_ROUND, f"Aggregation {self.number} refused", "its session has no such number", "Open another"
+            )
+        if len(self.binding) != 32:
+            raise Refusal(Code.E_MODEL, "Binding refused", "it is no SHA-256 digest", "Hash what the sum is about")
+
+    @cached_property
+    def context(self) -> bytes:
+        """ctx."""
+        return context_digest(self.manifest.digest, record_digest(self.session), self.number, self.binding)
+
+
+def check_session(manifest: Manifest, session: SessionRecord) -> None:
+    """Refuse a session record that the manifest does not allow. Errors: Refusal E_MANIFEST, E_POLICY."""
+    rules, chosen = manifest.rules, session.unmaskers
+    if session.manifest != manifest.digest:
+        raise Refusal(Code.E_MANIFEST, "Session refused", "it names another manifest", "Use the manifest in force")
+    if session.suite != rules.suite:
+        raise _outside(f"its suite is {session.suite}, the rules ask for {rules.suite}")
+    if len(set(chosen)) < len(chosen) or not set(chosen) <= set(manifest.unmaskers):
+        raise _outside("its unmasking sites repeat, or the manifest does not let them unmask")
+    if len(chosen) < rules.unmaskers_min:
+        raise _outside(f"it has {len(chosen)} unmasking sites, the rules ask for {rules.unmaskers_min}")
+    if session.count > rules.rounds_max or session.first + session.count >= 2**63:
+        raise _outside(f"it covers {session.count} numbers, the rules allow {rules.rounds_max}")
+
+
+def sign_keys(signer: Signer, session: SessionRecord, keys: RoundKeys) -> RoundKeys:
+    """`keys` under the signature of their unmasking site."""
+    return replace(keys, signature=signer.sign(*_keys_statement(record_digest(session), keys)))
+
+
+def verify_key(manifest: Manifest, session: SessionRecord, key: RoundKeys) -> None:
+    """Accept only a key of the session's suite that its unmasking site signed. Errors: Refusal E_KEY, E_SIG."""
+    if (key.kem is not None) != (session.suite == 2) or key.unmasker not in session.unmaskers:
+        raise Refusal(Code.E_KEY, "Round keys refused", "they are not of this session", "Collect its own keys")
+    verify(manifest.site(key.unmasker).identity, key.signature, *_keys_statement(record_digest(session), key))
+
+
+def verify_keys(manifest: Manifest, session: SessionRecord, number: int, keys: Sequence[RoundKeys]) -> None:
+    """Accept only signed keys of all unmasking sites of `session`, in its order, for this number.
+
+    Errors: Refusal E_KEY (missing, of another number, suite or order), E_SIG.
+    """
+    if [(key.unmasker, key.number) for key in keys] != [(unmasker, number) for unmasker in session.unmaskers]:
+        why = "they are not one of each unmasking site, in order, for this number"
+        raise Refusal(Code.E_KEY, "Round keys refused", why, "Collect the keys of this session")
+    for key in keys:
+        verify_key(manifest, session, key)
+
+
+def sign_report(signer: Signer, context: bytes, report: MaskedReport) -> MaskedReport:
+    """`report` under the signature of its site."""
+    return replace(report, signature=signer.sign(*_report_statement(context, member_of(report, None))))
+
+
+def verify_member(manifest: Manifest, context: bytes, member: Member) -> None:
+    """Accept only what the member's site signed for this context. Errors: Refusal E_SIG, E_MANIFEST."""
+    verify(manifest.site(member.site).identity, member.signature, *_report_statement(context, member))
+
+
+def member_of(report: MaskedReport, position: int | None) -> Member:
+    """The report as the unmasking site at `position` of the session sees it: digests instead of vector.
+
+    None: as none of them does, without any ciphertext.
+    """
+    own = report.ciphertexts[position] if report.ciphertexts and position is not None else None
+    return Member(
+        site=report.site,
+        exchange=report.exchange,
+        body_digest=hashlib.sha256(report.body).digest(),
+        ciphertext=own,
+        ciphertext_digests=tuple(hashlib.sha256(each).digest() for each in report.ciphertexts),
+        signature=report.signature,
+    )
+
+
+def set_digest(context: bytes, members: Iterable[Member]) -> bytes:
+    """h_S of members by ascending site: the same for all unmasking sites, since their own ciphertexts are no part."""
+    hashed = hashlib.sha256(_SET + context)
+    for member in members:
+        hashed.update(_member_statement(member) + member.signature)
+    return hashed.digest()
+
+
+def sign_total(signer: Signer, context: bytes, total: MaskTotal) -> MaskTotal:
+    """`total` under the signature of its unmasking site."""
+    return replace(total, signature=signer.sign(*_total_statement(context, total)))
+
+
+def verify_total(manifest: Manifest, context: bytes, total: MaskTotal) -> None:
+    """Accept only a total that its unmasking site signed for this context. Errors: Refusal E_SIG, E_MANIFEST."""
+    verify(manifest.site(total.unmasker).identity, total.signature, *_total_statement(context, total))
+
+
+def _keys_statement(record: bytes, keys: RoundKeys) -> tuple[bytes, ...]:
+    return _KEYS, record, _le(keys.number), _le(keys.unmasker), keys.exchange, keys.kem or b""
+
+
+def _report_statement(context: bytes, member: Member) -> tuple[bytes, ...]:
+    return _REPORT, context, _member_statement(member)
+
+
+def _member_statement(member: Member) -> bytes:
+    """Fixed size: i ‖ epk ‖ SHA-256(y) ‖ SHA-256 of the ciphertexts' digests."""
+    ciphertexts = hashlib.sha256(b"".join(member.ciphertext_digests)).digest()
+    return _le(member.site) + member.exchange + member.body_digest + ciphertexts
+
+
+def _total_statement(context: bytes, total: MaskTotal) -> tuple[bytes, ...]:
+    body = hashlib.sha256(total.body).digest()
+    return _UNMASK, context, _le(total.unmasker), total.set_digest, body
+
+
+def _le(number: int) -> bytes:
+    return struct.pack("<Q", number)
+
+
+def _outside(why: str) -> Refusal:
+    return Refusal(Code.E_POLICY, "Session refused", why, "Open a session within the manifest's rules")

@@ -1,0 +1,136 @@
+"""What coordinator and sites derive from the same job, each for itself: plans, ring, binding, scale of the sum."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from common.job import Job
+from common.messages import Task
+from common.metrics import CountShape
+from common.models.catalogue import build
+from common.parameters import Flat, Layout, layout_of, model_digest
+from common.privacy.plan import LIVE_LANES, MechanismPlan, plan_counts, plan_training
+from common.secagg.codec import IntegerCodec, RangeCodec, Sum
+from common.secagg.manifest import Manifest
+
+_BINDING = b"hushfed/binding/v1\0"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One job in one federation. Equal on every machine, because nothing in it is measured."""
+
+    job: Job
+    manifest: Manifest
+    layout: Layout
+
+    def spare(self, task: Task) -> int:
+        """Attempts of a task that may fail within the budget. Evaluation affords one: each costs accuracy of the rest."""
+        spare = self.job.rounds if self.job.privacy.spare_rounds is None else self.job.privacy.spare_rounds
+        return spare if task == "train" else min(spare, 1)
+
+    @cached_property
+    def training(self) -> MechanismPlan:
+        """The mechanism of a training release."""
+        return plan_training(
+            self.job.privacy,
+            rounds=self.job.rounds,
+            local_steps=self.job.training.local_steps,
+            dimension=self.layout.size,
+            quorum=self.job.aggregation.quorum,
+            sites=len(self.manifest.sites),
+            records=self.nominal_of(self.manifest.ids),
+        )
+
+    @cached_property
+    def counting(self) -> MechanismPlan:
+        """The mechanism of a release of counts."""
+        return plan_counts(
+            self.job.privacy,
+            cells=count_shape(self.job).lanes,
+            releases=len(self.job.evaluation_rounds) + self.spare("evaluate"),
+            quorum=self.job.aggregation.quorum,
+        )
+
+    def plan(self, task: Task) -> MechanismPlan:
+        """The mechanism of a task's release."""
+        return self.training if task == "train" else self.counting
+
+    def codec(self, task: Task) -> IntegerCodec | RangeCodec:
+        """How a task's release is written into the ring."""
+        sites = self.manifest.rules.sites_max
+        if task == "evaluate":
+            return IntegerCodec(dimension=count_shape(self.job).lanes, sites_max=sites)
+        if self.job.privacy.mode == "M2":
+            return IntegerCodec(dimension=self.training.dimension, sites_max=sites)
+        bits, bound = self.job.aggregation.bits, self.job.aggregation.bound
+        assert bits is not None  # noqa: S101  # the job was checked
+        assert bound is not None  # noqa: S101
+        cap = float(max(site.nominal_records for site in self.manifest.sites))
+        return RangeCodec(dimension=self.layout.size, bits=bits, sites_max=sites, bound=bound, weight_cap=cap)
+
+    def nominal_of(self, sites: tuple[int, ...]) -> int:
+        """Public nominal number of records of these sites."""
+        return sum(self.manifest.site(site).nominal_records for site in sites)
+
+    def binding(self, task: Task, round_number: int, attempt: int, parameters: Flat) -> bytes:
+        """h_model: the digest that every report of one attempt is bound to, so that no site saw another model."""
+        place = struct.pack("<8sQQ", task.encode(), round_number, attempt)
+        return hashlib.sha256(
+            _BINDING + self.job.digest() + place + model_digest(self.layout, parameters)
+        ).digest()
+
+
+def work_of(job: Job, manifest: Manifest) -> Work:
+    """The work of `job`. Errors: Refusal CONFIG_INVALID, JOB_INVALID."""
+    return Work(job, manifest, layout_of(model_of(job)))
+
+
+def model_of(job: Job) -> nn.Module:
+    """The job's model with the initial weights that its seed gives. Errors: Refusal CONFIG_INVALID."""
+    return build(job.model.name, inputs=job.data.shape, classes=job.data.classes, seed=job.seed, **job.model.settings)
+
+
+def count_shape(job: Job) -> CountShape:
+    """Cells of the job's counts."""
+    return CountShape(groups=len(job.data.groups), classes=job.data.classes, bins=job.evaluation.bins)
+
+
+def counts_noise_sd(work: Work, sites: int) -> float:
+    """Standard deviation of the noise in one cell of a sum over so many sites; 0 where counts are exact."""
+    return work.counting.sum_deviation * math.sqrt(sites)
+
+
+def update_of(work: Work, opened: Sum, sites: tuple[int, ...]) -> NDArray[np.float64]:
+    """The mean update of these sites, float64 [d], in the units of the model.
+
+    Mode M2: minus learning rate times the noisy sum of clipped gradients over the public nominal batch.
+    Otherwise: the mean of the sites' updates, weighted by public nominal sizes.
+    """
+    codec = work.codec("train")
+    if isinstance(codec, RangeCodec):
+        return codec.mean(opened)
+    gradients = opened.values[: work.layout.size] / work.training.scale
+    return -work.job.training.learning_rate * gradients / nominal_batch(work, sites)
+
+
+def metrics_of(work: Work, opened: Sum, sites: tuple[int, ...]) -> tuple[float | None, float | None]:
+    """Noisy mean loss and accuracy on the training batch, or None where the job sends none."""
+    plan = work.training
+    if work.job.privacy.mode != "M2" or not plan.lane_bound:
+        return None, None
+    lanes = opened.values[-LIVE_LANES:] / (plan.scale * plan.lane_bound * nominal_batch(work, sites))
+    return float(max(0.0, lanes[0] * plan.loss_bound)), float(np.clip(lanes[1], 0.0, 1.0))
+
+
+def nominal_batch(work: Work, sites: tuple[int, ...]) -> float:
+    """Public expected number of records in one step of these sites together."""
+    return (work.job.privacy.sampling_rate or 1.0) * work.nominal_of(sites)

@@ -1,0 +1,1 @@
+"""Provisioning and operation: keys, certificates, processes."""

@@ -1,0 +1,278 @@
+"""A federation's processes on one host: started together, watched, and gone together."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import common
+from common.errors import Code, Refusal
+from deploy.authority import ServerFiles, read_node_key
+from deploy.fleet import FleetControl, RunState, Setting, is_healthy, make_bundle
+from deploy.supervision import Program, State, Supervisor
+
+READY_SECONDS = 120.0
+LOOK_SECONDS = 0.1
+SOCKET_PATH_LIMIT = 90  # bytes left for a folder, of the 107 that a socket's path may have
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",  # seconds; each poll costs the server 7 ms
+    "FLWR_LOG_LEVEL": "WARNING",
+    "PYTHONUNBUFFERED": "1",
+}
+_SERVER, _EXECUTOR, _AGENT, _LINK = range(4)  # ranks: links leave first, the server goes last
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteProcesses:
+    """One site on this host: an agent and a link.
+
+    settings  its site.toml, given to the agent
+    agent     module that is the agent
+    """
+
+    name: str
+    settings: Path
+    node_key: Path = field(repr=False)
+    agent: str = "client.agent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationLayout:
+    """Where a federation on one host runs.
+
+    folder   homes, logs, database, status files; kept afterwards, and taken up again by the next start
+    secret   what lets our executor fetch runs
+    public   HOST:PORT for sites; private: loopback HOST:PORT for operators
+    """
+
+    folder: Path
+    server: ServerFiles
+    secret: Path = field(repr=False)
+    sites: tuple[SiteProcesses, ...]
+    public: str
+    private: str
+
+
+class Federation:
+    """The processes of a layout. Use as a context manager: whatever happens inside, nothing is left running."""
+
+    def __init__(self, layout: FederationLayout) -> None:
+        self.layout = layout
+        self._folder = layout.folder.resolve()
+        self._sockets = _socket_folder(self._folder)
+        self._supervisor = Supervisor()
+        self.fleet = FleetControl(layout.private, layout.server.ca)
+
+    def __enter__(self) -> Federation:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self, seconds: float = READY_SECONDS) -> Federation:
+        """Start everything and return when every site is online. Errors: Refusal PROCESS_FAILED."""
+        end = time.monotonic() + seconds
+        sites = self.layout.sites
+        # All at once: agents load their libraries while the server opens its database.
+        self._supervisor.start([self._server(), *(self._agent(site) for site in sites)])
+        self._wait(lambda: is_healthy(self.layout.private, self.layout.server.ca), end)
+        for site in sites:
+            self.fleet.admit(read_node_key(site.node_key).public, site.name)
+        self._supervisor.start([*(self._link(site) for site in sites), self._executor()])
+        self._wait(self._all_ready, end)
+        return self
+
+    def stop(self) -> None:
+        """End every process and wait for it. May be repeated."""
+        self.fleet.close()  # first: the server waits for open connections before it ends
+        self._supervisor.stop()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def run(self, settings: Mapping[str, Setting], bundle: bytes | None = None) -> int:
+        """Start a run; `settings` are those of `fleet.SETTINGS`. Returns its number."""
+        return self.fleet.start(settings, bundle or make_bundle())
+
+    def wait(self, run: int, seconds: float) -> RunState:
+        """The state of `run` when it has ended. Errors: Refusal RUN_FAILED after `seconds`, PROCESS_FAILED."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._refuse_if_refused()
+            try:
+                if (state := self.fleet.run(run)).finished:
+                    return state
+            except Refusal as refusal:  # the server is being restarted
+                if refusal.code is not Code.FEDERATION_UNREACHABLE:
+                    raise
+            time.sleep(LOOK_SECONDS)
+        raise Refusal(Code.RUN_FAILED, f"Run {run} not finished", f"{seconds:.0f} s passed", "Wait longer, or stop it")
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by name: "superlink", "executor", "agent-NAME", "link-NAME"."""
+        return self._supervisor.pids()
+
+    def states(self) -> dict[str, State]:
+        """How each process fares, by name."""
+        return self._supervisor.states()
+
+    def status(self, process: str) -> dict[str, Any]:
+        """What a site's process last wrote about itself ("agent-NAME": isolation; "link-NAME": joined, error)."""
+        kind, _, _ = process.partition("-")
+        try:
+            found: dict[str, Any] = json.loads((self._folder / process / f"{kind}.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def log(self, process: str) -> str:
+        """All that a process has printed."""
+        path = self._folder / "logs" / f"{process}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def _all_ready(self) -> bool:
+        online = sum(node.online for node in self.fleet.nodes())
+        return online >= len(self.layout.sites) and all(_listens(self._socket(site)) for site in self.layout.sites)
+
+    def _wait(self, ready: Any, end: float) -> None:
+        while not ready():
+            self._refuse_if_refused()
+            if time.monotonic() > end:
+                raise Refusal(
+                    Code.PROCESS_FAILED,
+                    "Federation not started",
+                    "it is not ready in time",
+                    f"Read {self._folder}/logs",
+                )
+            time.sleep(LOOK_SECONDS)
+
+    def _refuse_if_refused(self) -> None:
+        for name, state in self.states().items():
+            if state == "refused":
+                last = self.log(name).strip().rpartition("\n")[2]
+                raise Refusal(Code.PROCESS_FAILED, f"{name} does not run", last, f"Read {self._folder}/logs/{name}.log")
+
+    def _server(self) -> Program:
+        files = self.layout.server
+        return self._program(
+            "superlink",
+            _SERVER,
+            [
+                *(sys.executable, "-m", "server.superlink"),
+                *("--private", self.layout.private, "--public", self.layout.public),
+                *("--certificate", files.certificate, "--key", files.key, "--ca", files.ca),
+                *("--database", self._folder / "superlink.db", "--secret", self.layout.secret),
+            ],
+        )
+
+    def _executor(self) -> Program:
+        return self._program(
+            "executor",
+            _EXECUTOR,
+            [
+                *("flower-superexec", "--runtime-api-address", self.layout.private),
+                *("--root-certificates", self.layout.server.ca),
+                *("--superexec-auth-secret-file", self.layout.secret),
+            ],
+        )
+
+    def _agent(self, site: SiteProcesses) -> Program:
+        name = f"agent-{site.name}"
+        command = [sys.executable, "-m", site.agent, "--site", site.settings, "--socket", self._socket(site)]
+        status = self._folder / name / "agent.json"
+        return self._program(name, _AGENT, [*command, "--status", status], prefix=network_isolation())
+
+    def _link(self, site: SiteProcesses) -> Program:
+        name = f"link-{site.name}"
+        return self._program(
+            name,
+            _LINK,
+            [
+                *(sys.executable, "-m", "client.link", "--superlink", self.layout.public),
+                *("--ca", self.layout.server.ca, "--key", site.node_key),
+                *("--agent", self._socket(site), "--state", self._folder / name),
+            ],
+        )
+
+    def _program(self, name: str, rank: int, command: list[str | Path], prefix: tuple[str, ...] = ()) -> Program:
+        home = self._folder / name
+        words = [str(word.absolute()) if isinstance(word, Path) else word for word in command]
+        return Program(
+            name=name,
+            command=words,
+            environment=_environment(home),
+            folder=home,
+            log=self._folder / "logs" / f"{name}.log",
+            rank=rank,
+            prefix=prefix,
+        )
+
+    def _socket(self, site: SiteProcesses) -> Path:
+        return self._sockets / f"{self.layout.sites.index(site)}.sock"
+
+
+@functools.cache
+def network_isolation() -> tuple[str, ...]:
+    """The command that takes a process off every network, or nothing where this system does not allow it."""
+    for way in (("unshare", "-n", "--"), ("unshare", "-rn", "--")):
+        try:
+            if subprocess.run([*way, "true"], capture_output=True, check=False).returncode == 0:
+                return way
+        except OSError:
+            break
+    return ()
+
+
+def free_address() -> str:
+    """A loopback HOST:PORT that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Flower quiet and alone in its home; our packages and its commands found wherever this was started."""
+    roots = [str(Path(common.__file__).resolve().parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    loopback = ",".join(filter(None, ("127.0.0.1", "localhost", os.environ.get("NO_PROXY", ""))))
+    return {
+        **os.environ,
+        **_QUIET,
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        "PYTHONPATH": os.pathsep.join(str(Path(root).absolute()) for root in roots if root),
+        "FLWR_HOME": str(home),
+        "NO_PROXY": loopback,
+        "no_proxy": loopback,
+    }
+
+
+def _socket_folder(folder: Path) -> Path:
+    """A folder of mode 0700 whose path leaves room for a socket's name."""
+    parent = folder if len(os.fsencode(folder)) < SOCKET_PATH_LIMIT - 20 else None
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="hushfed-", dir=parent))
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True

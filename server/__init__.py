@@ -1,0 +1,1 @@
+"""The coordinator: orders a round, gathers its sum, steps the model, keeps the record."""

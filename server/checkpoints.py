@@ -1,0 +1,109 @@
+"""What a run needs to go on after a crash, in one file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from common.errors import Code, Refusal
+
+_SCHEMA = "1"
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that changes from round to round.
+
+    rounds      finished rounds, as rounds.jsonl will show them
+    spent       attempts that ended without a sum, by task; the budget affords some of them
+    parameters  float32 [d]      memory  the strategy's arrays
+    heads       ledger head (hex) and epsilon that each site last acknowledged, by site id
+    excluded    sites that refused for good, and with which code
+    evaluation  counts after the last evaluation, as run.json shows them
+    seconds     time spent so far, over all starts
+    """
+
+    parameters: NDArray[np.float32]
+    memory: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    rounds: tuple[dict[str, Any], ...] = ()
+    spent: dict[str, int] = field(default_factory=dict)
+    heads: dict[int, str] = field(default_factory=dict)
+    epsilon: dict[int, float] = field(default_factory=dict)
+    excluded: dict[int, str] = field(default_factory=dict)
+    evaluation: dict[str, Any] | None = None
+    seconds: float = 0.0
+
+    def charged(self, site: int, head: bytes, epsilon: float) -> State:
+        """The state after a site said what its ledger now holds."""
+        return replace(self, heads={**self.heads, site: head.hex()}, epsilon={**self.epsilon, site: epsilon})
+
+
+def save_checkpoint(path: Path, state: State, run: str) -> None:
+    """Write `state` of run `run` to `path`: a crash leaves the old file or the new one."""
+    arrays = {"parameters": state.parameters, **{f"memory.{k}": v for k, v in state.memory.items()}}
+    values = {
+        "rounds": state.rounds,
+        "spent": state.spent,
+        "heads": state.heads,
+        "epsilon": state.epsilon,
+        "excluded": state.excluded,
+        "evaluation": state.evaluation,
+        "seconds": state.seconds,
+    }
+    data = save(arrays, {"schema": _SCHEMA, "run": run, "state": json.dumps(values)})
+    write_whole(path, data)
+
+
+def load_checkpoint(path: Path, run: str) -> State:
+    """The state that `save_checkpoint` wrote. Errors: Refusal FILE_MISSING, CONFIG_INVALID, RUN_UNKNOWN."""
+    if not path.exists():
+        raise Refusal(Code.FILE_MISSING, f"Checkpoint {path} not read", "there is none", "Start the run instead")
+    try:
+        with safe_open(path, "np") as file:
+            meta = file.metadata()
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        values = json.loads(meta["state"])
+    except (SafetensorError, KeyError, ValueError, TypeError):
+        raise Refusal(
+            Code.CONFIG_INVALID, f"Checkpoint {path} not read", "it is damaged", "Restore it, or start the run anew"
+        ) from None
+    if meta.get("schema") != _SCHEMA or meta.get("run") != run:
+        raise Refusal(Code.RUN_UNKNOWN, f"Checkpoint {path} not used", "it is of another run", "Name its own run")
+    return State(
+        parameters=arrays.pop("parameters"),
+        memory={name.removeprefix("memory."): array for name, array in arrays.items()},
+        rounds=tuple(values["rounds"]),
+        spent=values["spent"],
+        heads=_by_site(values["heads"]),
+        epsilon=_by_site(values["epsilon"]),
+        excluded=_by_site(values["excluded"]),
+        evaluation=values["evaluation"],
+        seconds=values["seconds"],
+    )
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace the file `path` by `data`, on disk before this returns."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _by_site(values: dict[str, Any]) -> dict[int, Any]:
+    return {int(site): value for site, value in values.items()}

@@ -1,0 +1,82 @@
+"""Questions to sites and what comes back: sealed orders out, verified replies in, until a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.errors import Code, Refusal
+from common.identity import Signer
+from common.messages import COORDINATOR, AnyOrder, AnyReply, Refused, open_reply, seal, sealed_digest
+from common.secagg.manifest import Manifest
+
+
+class Sites(Protocol):
+    """The sites of a federation as the coordinator reaches them: over Flower, or in one process."""
+
+    def present(self) -> frozenset[int]:
+        """Ids of the sites that are connected now."""
+
+    def ask(
+        self, frames: bytes | Mapping[int, bytes], to: Collection[int], deadline_seconds: float
+    ) -> Iterator[tuple[int, bytes | None]]:
+        """Send to every site of `to` the same frame, or its own; yield each answer as it arrives.
+
+        None stands for a site that cannot be reached. Ends when all have answered, or at the deadline.
+        """
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one site said: its reply, or the code with which it refused. `size` is the reply's bytes."""
+
+    site: int
+    reply: AnyReply | None
+    code: Code | None
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Questions:
+    """How this coordinator asks: the sites, their keys, and the key that signs the orders."""
+
+    sites: Sites
+    manifest: Manifest
+    signer: Signer
+
+    def ask(self, orders: AnyOrder | Mapping[int, AnyOrder], to: Collection[int], seconds: float) -> Iterator[Answer]:
+        """One answer for every site of `to`, in order of arrival; the silent ones last, as SITE_UNREACHABLE.
+
+        A caller that has enough may stop iterating. A reply that is forged, stale or malformed counts as a
+        refusal of its site, never as a failure of the round.
+        """
+        frames: bytes | dict[int, bytes]
+        if isinstance(orders, Mapping):
+            frames = {site: seal(COORDINATOR, order, self.signer) for site, order in orders.items()}
+            digests = {site: sealed_digest(frame) for site, frame in frames.items()}
+        else:
+            frames = seal(COORDINATOR, orders, self.signer)
+            digests = dict.fromkeys(to, sealed_digest(frames))
+        silent = set(to)
+        for site, data in self.sites.ask(frames, to, seconds):
+            if site in silent:
+                silent.discard(site)
+                yield self._read(site, data, digests[site])
+        for site in sorted(silent):
+            yield Answer(site, None, Code.SITE_UNREACHABLE)
+
+    def _read(self, site: int, data: bytes | None, digest: bytes) -> Answer:
+        if data is None:
+            return Answer(site, None, Code.SITE_UNREACHABLE)
+        try:
+            reply = open_reply(data, site, self.manifest.site(site).identity, digest)
+        except Refusal as refusal:
+            return Answer(site, None, refusal.code, len(data))
+        if isinstance(reply, Refused):
+            return Answer(site, None, _known(reply.code), len(data))
+        return Answer(site, reply, None, len(data))
+
+
+def _known(code: str) -> Code:
+    return Code(code) if code in Code.__members__ else Code.INTERNAL

@@ -1,0 +1,82 @@
+"""job.toml, read once and refused where its settings cannot live together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from common.config import read
+from common.errors import Code, Refusal
+from common.job import Job
+from common.privacy.clipping.validate import validate
+from common.secagg.manifest import Manifest
+from common.work import model_of, work_of
+from server.strategies.catalogue import strategy
+
+
+def read_job(path: Path, manifest: Manifest) -> Job:
+    """The job of a file, checked against the federation it is for. Errors: Refusal CONFIG_INVALID, JOB_INVALID."""
+    return prepared(read(Job, path), manifest)
+
+
+def prepared(job: Job, manifest: Manifest) -> Job:
+    """The job as it is sent to sites: with what its strategy changes in local training. Errors: as `check`."""
+    chosen = strategy(job.aggregation.strategy, **job.aggregation.settings)
+    job = replace(job, training=chosen.local(job.training))
+    check(job, manifest)
+    return job
+
+
+def check(job: Job, manifest: Manifest) -> None:
+    """Refuse a job whose settings cannot live together, or not in this federation. Errors: Refusal JOB_INVALID."""
+    _check_sites(job, manifest)
+    _check_codec(job)
+    model = model_of(job)
+    if job.privacy.mode != "none":
+        validate(model, job.data.shape)
+    if job.privacy.mode == "M2" and job.training.local_steps != 1:
+        raise _invalid(
+            f"training.local_steps = {job.training.local_steps} in mode M2",
+            "each step needs a secure sum of its own, or the noise does not cover it",
+            "Set local_steps = 1, or choose mode M1",
+        )
+
+
+    _ = work_of(job, manifest).training, work_of(job, manifest).counting  # refused here if no noise is enough
+
+
+def _check_sites(job: Job, manifest: Manifest) -> None:
+    rules, asked, sites = manifest.rules, job.aggregation, len(manifest.sites)
+    if not rules.quorum_min <= asked.quorum <= sites:
+        raise _invalid(
+            f"aggregation.quorum = {asked.quorum}",
+            f"the manifest demands {rules.quorum_min} to {sites} sites",
+            "Choose a quorum in that range",
+        )
+    if asked.session_rounds > rules.rounds_max:
+        raise _invalid(
+            f"aggregation.session_rounds = {asked.session_rounds}",
+            f"the manifest allows {rules.rounds_max} aggregations a session",
+            "Lower it",
+        )
+
+
+def _check_codec(job: Job) -> None:
+    ranged = job.privacy.mode != "M2"
+    given = (job.aggregation.bits is not None, job.aggregation.bound is not None)
+    if ranged and not all(given):
+        raise _invalid(
+            f"Mode {job.privacy.mode} without aggregation.bits and aggregation.bound",
+            "updates are sent as integers of that ring, each coordinate clipped to that bound",
+            "Give both, such as bits = 24 and bound = 0.1",
+        )
+    if not ranged and any(given):
+        raise _invalid(
+            "aggregation.bits or aggregation.bound in mode M2",
+            "ring and scale follow from the noise there",
+            "Remove them",
+        )
+
+
+def _invalid(what: str, why: str, do: str) -> Refusal:
+    return Refusal(Code.JOB_INVALID, what, why, do)

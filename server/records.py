@@ -1,0 +1,60 @@
+"""What a run leaves behind: one directory of open formats, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from common.errors import Code, Refusal
+from common.parameters import Layout, named
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The parts of a run directory that the coordinator knows.
+
+    run      the content of run.json
+    rounds   one object a round
+    ledgers  public lines of each site's ledger, by site name
+    """
+
+    run: Mapping[str, Any]
+    rounds: tuple[Mapping[str, Any], ...]
+    layout: Layout
+    parameters: NDArray[np.float32]
+    ledgers: Mapping[str, bytes]
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write the run directory `folder`. Errors: Refusal FILE_EXISTS if it holds anything; then it stays as it was."""
+    if folder.exists() and any(folder.iterdir()):
+        raise Refusal(Code.FILE_EXISTS, f"{folder} not written", "it is not empty", "Choose another folder")
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "ledgers").mkdir(parents=True)
+    _write(part / "run.json", json.dumps(record.run, indent=2, sort_keys=True).encode() + b"\n")
+    _write(part / "rounds.jsonl", b"".join(json.dumps(row, sort_keys=True).encode() + b"\n" for row in record.rounds))
+    _write(part / "model.safetensors", save(named(record.layout, record.parameters)))
+    for site, lines in record.ledgers.items():
+        _write(part / "ledgers" / f"{site}.jsonl", lines)
+    if folder.exists():
+        folder.rmdir()
+    part.replace(folder)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,115 @@
+"""One round as a story: cohort, order, gather, combine, step; and what is written down of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from common.errors import Code, Refusal
+from common.job import Job
+from common.messages import Task
+from common.work import Work, metrics_of, update_of
+from server.aggregation import Aggregator, Gathered
+from server.checkpoints import State
+from server.cohort import FINAL, wait_for
+from server.evaluation import evaluation_of
+from server.strategies.strategy import Strategy
+
+# An attempt that ended so may succeed when it is repeated.
+REPEATED = frozenset({Code.E_TOO_FEW, Code.E_HELPER_LOST, Code.E_SUM_CHECK, Code.E_SET})
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the rounds of one run have in common."""
+
+    job: Job
+    work: Work
+    strategy: Strategy
+    aggregator: Aggregator
+    present: Callable[[], frozenset[int]]
+    save: Callable[[State], None]
+
+
+def play(table: Table, state: State, number: int) -> State:
+    """The state after round `number`: a new model, its row in `rounds`, and counts where the job asks for them."""
+    begun = time.monotonic()
+    state, gathered, refusals = _gathered(table, state, "train", number)
+    update = update_of(table.work, gathered.sum, gathered.sites)
+    memory, change = table.strategy.step.apply(state.memory, table.strategy.combine.apply(update, 1.0))
+    loss, accuracy = metrics_of(table.work, gathered.sum, gathered.sites)
+    state = replace(
+        state, memory=dict(memory), parameters=(state.parameters.astype(np.float64) + change).astype(np.float32)
+    )
+    if number in table.job.evaluation_rounds:
+        state = _evaluated(table, state, number)
+        accuracy = accuracy if accuracy is not None else (state.evaluation or {}).get("accuracy")
+    row = _row(table, state, number, gathered, refusals)
+    row |= {"loss": loss, "accuracy": accuracy, "seconds": round(time.monotonic() - begun, 3)}
+    return replace(state, rounds=(*state.rounds, row), seconds=state.seconds + row["seconds"])
+
+
+def _evaluated(table: Table, state: State, number: int) -> State:
+    state, gathered, _ = _gathered(table, state, "evaluate", number)
+    names = [table.work.manifest.site(site).name for site in gathered.sites]
+    return replace(state, evaluation=evaluation_of(table.work, gathered.sum, number, names))
+
+
+def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[State, Gathered, list[dict[str, str]]]:
+    """The sum of one round, however many attempts it takes within the job's spare ones.
+
+    Whatever a site was charged is in the state before anything else happens, also when the attempt failed.
+    Errors: Refusal RUN_FAILED when the spare attempts are used up, E_TOO_FEW when too few sites are left.
+    """
+    refusals: list[dict[str, str]] = []
+    attempt, quorum, wait = 0, table.job.aggregation.quorum, table.job.aggregation.deadline_seconds
+    while True:
+        cohort = wait_for(quorum, table.present, state.excluded, 3 * wait)
+        gathered = table.aggregator.gather(task, number, attempt, state, cohort)
+        state = _charged(state, gathered)
+        refusals += [
+            {"site": table.work.manifest.site(site).name, "code": code.value}
+            for site, code in sorted(gathered.refused.items())
+        ]
+        if gathered.failure is None:
+            return state, gathered, refusals
+        state = replace(state, spent={**state.spent, task: state.spent.get(task, 0) + 1})
+        table.save(state)
+        if gathered.failure not in REPEATED or state.spent[task] > table.work.spare(task):
+            raise _no_sum(number, gathered.failure, attempt + 1)
+        attempt += 1
+
+
+def _no_sum(number: int, failure: Code, attempts: int) -> Refusal:
+    return Refusal(
+        Code.RUN_FAILED,
+        f"Round {number} ended without a sum",
+        f"{failure} after {attempts} attempts, and no spare attempt is left in the budget",
+        "Look at the refusals of the round; the model of the last whole round is kept",
+    )
+
+
+def _charged(state: State, gathered: Gathered) -> State:
+    for site, (head, epsilon) in gathered.charges.items():
+        state = state.charged(site, head, epsilon)
+    final = {site: code.value for site, code in gathered.refused.items() if code in FINAL}
+    return replace(state, excluded={**state.excluded, **final})
+
+
+def _row(
+    table: Table, state: State, number: int, gathered: Gathered, refusals: list[dict[str, str]]
+) -> dict[str, Any]:
+    def name(site: int) -> str:
+        return table.work.manifest.site(site).name
+
+    return {
+        "round": number,
+        "sites": [name(site) for site in gathered.sites],
+        "refusals": refusals,
+        "epsilon": {name(site): round(value, 4) for site, value in sorted(state.epsilon.items())},
+        "bytes": {name(site): size for site, size in sorted(gathered.sizes.items())},
+    }

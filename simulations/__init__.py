@@ -1,0 +1,1 @@
+"""A whole federation in one process, and what is asked of it."""

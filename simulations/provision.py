@@ -1,0 +1,104 @@
+"""A scenario's world as files: every site's records, settings and policy, ready for processes or for one process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.randomness import child_numpy
+from common.secagg.rules import Rules
+from deploy.provision import FederationFolder, SitePlan, provision
+from simulations.datasets import Dataset, dataset, write_csv
+from simulations.partitioners import Rows, partition
+from simulations.scenario import Scenario
+
+
+def settle(scenario: Scenario, root: Path) -> FederationFolder:
+    """Set up the federation of `scenario` under the new or empty folder `root`. Errors: Refusal FILE_EXISTS, …"""
+    data = dataset(scenario.job.dataset)
+    dealt = deal(scenario, data)
+    names = scenario.world.site_names(len(dealt))
+    with tempfile.TemporaryDirectory() as folder:
+        plans = []
+        for name, rows in zip(names, dealt, strict=True):
+            path = Path(folder) / f"{name}.csv"
+            write_csv(data, rows, path)
+            plans.append(_plan(scenario, name, path, len(rows)))
+        return provision(root, scenario.job.name, plans, rules_of(scenario, len(dealt)))
+
+
+def deal(scenario: Scenario, data: Dataset) -> tuple[Rows, ...]:
+    """Which rows each site holds."""
+    homes = data.columns[data.home] if data.home and scenario.world.partition.kind == "natural" else None
+    return partition(scenario.world.partition, data.labels, scenario.world.seed, homes)
+
+
+def rules_of(scenario: Scenario, sites: int) -> Rules:
+    """The rules that the governance of such a federation would sign.
+
+    Sets of consecutive rounds may differ in a single site: noise covers that difference, and with a handful of
+    sites a rule against it would end the run at the first site that is late.
+    """
+    quorum = scenario.job.aggregation.quorum
+    return Rules(
+        unmaskers_min=scenario.world.unmaskers,
+        quorum_min=quorum,
+        orgs_min=quorum,
+        sites_max=sites,
+        corrupt_max=scenario.world.unmaskers - 1,
+        overlap_min=0,
+        rounds_max=1024,
+    )
+
+
+def _plan(scenario: Scenario, name: str, path: Path, rows: int) -> SitePlan:
+    replay = scenario.job.privacy.noise == "replay"
+    kept = rows * (1 - scenario.world.holdout)
+    return SitePlan(
+        name=name,
+        org=name,
+        nominal_records=max(10, 10 * round(kept / 10)),
+        data=path,
+        dataset=scenario.job.dataset,
+        holdout=scenario.world.holdout,
+        source={"kind": "table"},
+        policy=policy_of(scenario),
+        split_key=split_key(scenario, name),
+        noise_seed=_noise_seed(scenario, name) if replay else None,
+    )
+
+
+def policy_of(scenario: Scenario) -> Mapping[str, Any]:
+    """A policy that allows this job and nothing beyond it."""
+    job = scenario.job
+    most = max(job.privacy.epsilon or 0.0, job.privacy.evaluation_epsilon or 0.0)
+    return {
+        "tasks": {"allow": ["offer", "train", "evaluate", "ledger"]},
+        "models": {"allow": [job.model.name], "max_parameters": 1_000_000},
+        "privacy": {
+            "modes": [job.privacy.mode],
+            "max_epsilon": most,
+            "delta": job.privacy.delta or 0.0,
+            "colluding": job.privacy.colluding or 0,
+            "allow_replay": job.privacy.noise == "replay",
+        },
+        "aggregation": {"quorum": job.aggregation.quorum},
+        "data": {"datasets": [job.dataset], "columns": list(job.columns), "min_records": 20},
+    }
+
+
+def split_key(scenario: Scenario, name: str) -> bytes:
+    """Which records a site holds out: by seed here, so that a world can be built again; secret at a real site."""
+    return child_numpy(scenario.world.seed, "split", name).bytes(32)
+
+
+def _noise_seed(scenario: Scenario, name: str) -> int:
+    return int(child_numpy(scenario.world.seed, "noise", name).integers(2**53))
+
+
+def fresh_folder(path: Path | None, prefix: str) -> Path:
+    """`path`, or a new folder of the temporary directory."""
+    return path or Path(tempfile.mkdtemp(prefix=prefix, dir=os.environ.get("TMPDIR")))

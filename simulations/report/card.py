@@ -1,0 +1,55 @@
+"""The model card: what the model is for, how it was made, what it can do, for whom it was checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from simulations.audits.runs import Run
+from simulations.report.drawings import NAMES
+from simulations.report.numbers import DASH
+from simulations.report.words import limits
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def card(run: Run, found: Mapping[str, Any]) -> str:
+    """card.md: Markdown with the YAML front matter that model hubs read.
+
+    Sections as in Mitchell et al. 2019, "Model Cards for Model Reporting". Every text from the run is written as one
+    line and, in the front matter, as a JSON string (which YAML reads), so that no value can add a line of its own.
+    """
+    environment = Environment(  # noqa: S701 - Markdown, not HTML; values pass through `line`
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(line=_line, yaml=_yaml, pct=_percent, num=_plain)
+    return environment.get_template("card.md").render(
+        run=run,
+        facts=run.facts,
+        job=run.facts["job"],
+        found=found,
+        names=NAMES,
+        limits=[text.striptags() for text in limits(run, found)],
+        versions=sorted((run.facts.get("versions") or {}).items()),
+    ).lstrip("\n")
+
+
+def _line(value: object) -> str:
+    """Any text as one line of a Markdown table or list."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _yaml(value: object) -> str:
+    return json.dumps(value, ensure_ascii=True)
+
+
+def _percent(value: float | None) -> str:
+    return DASH if value is None else f"{100 * value:.1f} %"
+
+
+def _plain(value: float | None) -> str:
+    return "∞" if value is None else f"{value:.4g}"

@@ -1,0 +1,167 @@
+"""Which figures a run's numbers make; how they are drawn is in figures.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from markupsafe import Markup
+
+from simulations.audits.runs import Run
+from simulations.report import figures
+from simulations.report.figures import Axis, Chart, Curve, Level, Whisker
+
+SERIES = 6  # classes s0 … s5 of the style sheet
+
+NAMES = {
+    "demographic_parity_difference": "Demographic parity: selection rate",
+    "equal_opportunity_difference": "Equal opportunity: true positive rate",
+    "false_positive_rate_difference": "False positive rate",
+    "equalized_odds_difference": "Equalized odds: the larger of both",
+    "accuracy_difference": "Accuracy",
+    "demographic_parity_ratio": "Selection rate, smallest to largest",
+    "accuracy_ratio": "Accuracy, smallest to largest",
+    "selection_rate": "Selection rate",
+    "true_positive_rate": "True positive rate",
+    "false_positive_rate": "False positive rate",
+    "accuracy": "Accuracy",
+}
+
+
+def drawings(run: Run, found: Mapping[str, Any]) -> dict[str, Markup | None]:
+    """Every figure by name; None where the run holds nothing to draw."""
+    return {
+        "accuracy": _accuracy(run, found["learning"]),
+        "loss": _loss(run),
+        "epsilon": _epsilon(run, found["privacy"]),
+        "gaps": _gaps(found["fairness"]),
+        "participation": _participation(run),
+        **{f"groups_{rate}": _groups(found["fairness"], rate) for rate in ("selection_rate", "accuracy")},
+    }
+
+
+def _accuracy(run: Run, learning: Mapping[str, Any]) -> Markup | None:
+    """The private estimate by round between what pooled data and lonely sites reach."""
+    points = _series(run, "accuracy")
+    marks = [
+        Level(name=name, value=learning[key], style=style)
+        for key, name, style in (
+            ("pooled_accuracy", "pooled data", "pooled"),
+            ("accuracy", "this model, exact", "exact"),
+            ("alone_accuracy", "a site alone (mean)", "alone"),
+            ("chance", "chance", "faint"),
+        )
+        if learning[key] is not None
+    ]
+    if not any(y is not None for _, y in points):
+        return None
+    values = [y for _, y in points if y is not None] + [level.value for level in marks]
+    low, high = figures.around(values)
+    axis = Axis(low=max(0.0, low), high=min(1.0, high), percent=True)
+    curve = Curve(name="accuracy, private estimate of each round", points=points, style="s0")
+    return figures.curves(
+        Chart(title="Accuracy by round", x=_rounds(run), y=axis, curves=[curve], levels=_apart(marks, axis))
+    )
+
+
+def _apart(levels: list[Level], axis: Axis) -> list[Level]:
+    """Levels whose names would overprint each other share one name; every line stays."""
+    room = 0.085 * (axis.high - axis.low)
+    kept: list[Level] = []
+    for level in sorted(levels, key=lambda one: -one.value):
+        near = next((i for i, one in enumerate(kept) if one.name and one.value - level.value < room), None)
+        if near is not None:
+            kept[near] = replace(kept[near], name=f"{kept[near].name} · {level.name}")
+            level = replace(level, name="")
+        kept.append(level)
+    return kept
+
+
+def _loss(run: Run) -> Markup | None:
+    points = _series(run, "loss")
+    values = [y for _, y in points if y is not None]
+    if not values:
+        return None
+    low, high = figures.around(values)
+    curve = Curve(name="loss, private estimate of each round", points=points, style="s1")
+    return figures.curves(Chart(title="Loss by round", x=_rounds(run), y=Axis(low=low, high=high), curves=[curve]))
+
+
+def _epsilon(run: Run, privacy: Mapping[str, Any]) -> Markup | None:
+    """Epsilon spent after each round, one curve a site, below the promise of the job."""
+    limit = privacy.get("limit")
+    spent = {site: _spent(run, site) for site in run.sites}
+    values = [y for points in spent.values() for _, y in points if y is not None]
+    if not values:
+        return None
+    high = figures.around([*values, *([limit] if limit else [])], low=0.0)[1]
+    lines = [Curve(name=site, points=points, style=f"s{i % SERIES}") for i, (site, points) in enumerate(spent.items())]
+    marks = [Level(name="promised by the job", value=limit, style="limit")] if limit else []
+    axis = Axis(low=0.0, high=high)
+    return figures.curves(Chart(title="Epsilon by round and site", x=_rounds(run), y=axis, curves=lines, levels=marks))
+
+
+def _gaps(fairness: Mapping[str, Any]) -> Markup | None:
+    """Differences between groups as a forest plot; the zone is what the tolerance accepts."""
+    metrics = {name: m for name, m in fairness["metrics"].items() if name.endswith("_difference")}
+    if not any(metric["value"] is not None for metric in metrics.values()):
+        return None
+    rows = [
+        Whisker(
+            name=NAMES[name], value=m["value"], low=m["low"], high=m["high"], style=m["verdict"].lower(),
+            note=_range(m["value"], m["low"], m["high"]) if m["value"] is not None else m["reason"],
+        )
+        for name, m in metrics.items()
+    ]  # fmt: skip
+    tolerance = fairness["tolerance"]
+    top = max([m["high"] for m in metrics.values() if m["high"] is not None] + [tolerance or 0.0])
+    axis = Axis(low=0.0, high=min(1.0, math.ceil(10 * top + 1e-9) / 10), percent=True)
+    zone = (0.0, tolerance) if tolerance is not None else None
+    return figures.whiskers("Largest difference between two groups", rows, axis, zone)
+
+
+def _groups(fairness: Mapping[str, Any], rate: str) -> Markup | None:
+    """One rate of every group with its interval."""
+    shown = [row for row in fairness["groups"] if row[rate] is not None]
+    if not shown:
+        return None
+    ends = [(row, row["intervals"][rate]) for row in shown]
+    rows = [
+        Whisker(name=row["group"], value=row[rate], low=low, high=high, style="s0", note=_range(row[rate], low, high))
+        for row, (low, high) in ends
+    ]
+    return figures.whiskers(f"{NAMES[rate]} by group", rows, Axis(low=0.0, high=1.0, percent=True))
+
+
+def _participation(run: Run) -> Markup | None:
+    """Who was in the sum of which round."""
+    if not run.rounds:
+        return None
+    rounds = [int(entry["round"]) for entry in run.rounds]
+    marks = [[_mark(entry, site) for entry in run.rounds] for site in run.sites]
+    return figures.strip("Participation by site and round", run.sites, rounds, marks)
+
+
+def _mark(entry: Mapping[str, Any], site: str) -> str:
+    if site in entry.get("sites", ()):
+        return "present"
+    return "refused" if any(one.get("site") == site for one in entry.get("refusals", ())) else "absent"
+
+
+def _spent(run: Run, site: str) -> list[tuple[float, float | None]]:
+    return [(entry["round"], (entry.get("epsilon") or {}).get(site)) for entry in run.rounds]
+
+
+def _series(run: Run, key: str) -> list[tuple[float, float | None]]:
+    return [(entry["round"], entry.get(key)) for entry in run.rounds]
+
+
+def _rounds(run: Run) -> Axis:
+    numbers = [float(entry["round"]) for entry in run.rounds] or [0.0]
+    return Axis(low=min(numbers), high=max(numbers), label="round")
+
+
+def _range(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"

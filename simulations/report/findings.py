@@ -1,0 +1,98 @@
+"""Every number of the report, as plain values: what audit.json holds and the page shows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from simulations.audits import fairness, privacy
+from simulations.audits.fairness import Tolerance
+from simulations.audits.groups import from_release
+from simulations.audits.runs import Run, artifacts
+
+SCHEMA = 1
+_NOTHING = {"verdict": "INCONCLUSIVE", "reason": "the run released no counts by group", "metrics": {}, "groups": []}
+
+
+def findings(run: Run, tolerance: Tolerance, sensitive: Sequence[str]) -> dict[str, Any]:
+    """Both audits and what the page tells beside them; equal runs give equal values.
+
+    Errors: Refusal DATA_INVALID, CONFIG_INVALID as the audits say.
+    """
+    judged = audit_fairness(run, tolerance, sensitive)
+    return {
+        "schema": SCHEMA,
+        "run": run.facts["run"],
+        "privacy": privacy.audit(run),
+        "fairness": judged,
+        "learning": _learning(run, judged),
+        "participation": [_participation(run, site) for site in run.sites],
+        "refusals": _refusals(run),
+        "artifacts": artifacts(run),
+    }
+
+
+def audit_fairness(run: Run, tolerance: Tolerance, sensitive: Sequence[str] = ()) -> dict[str, Any]:
+    """The fairness audit of a run, by the named attributes or by all that were counted."""
+    evaluation = run.facts.get("evaluation")
+    if not evaluation:
+        return {**_NOTHING, "tolerance": tolerance.difference, "attributes": [], "not_judged": [], "by_attribute": {}}
+    tally = from_release(evaluation)
+    return fairness.audit(tally.by(sensitive) if sensitive else tally, tolerance)
+
+
+def _learning(run: Run, judged: Mapping[str, Any]) -> dict[str, Any]:
+    """How well the model does, against the two things it must be compared with: pooled data, and each site alone."""
+    facts, baselines = run.facts, run.facts.get("baselines") or {}
+    overall = judged.get("overall") or {}
+    accuracy, alone = _number(facts.get("accuracy")), _number(baselines.get("alone_accuracy"))
+    seconds = _number(facts.get("seconds"))
+    spent = [s for entry in run.rounds if (s := _number(entry.get("seconds"))) is not None]
+    return {
+        "rounds": len(run.rounds),
+        "seconds": seconds,
+        "seconds_per_round": fmean(spent) if spent else None,
+        "accuracy": accuracy,
+        "released_accuracy": overall.get("accuracy"),
+        "released_interval": (overall.get("intervals") or {}).get("accuracy"),
+        "pooled_accuracy": _number(baselines.get("pooled_accuracy")),
+        "alone_accuracy": alone,
+        "alone": [{"site": site, "accuracy": _number(value)} for site, value in (baselines.get("alone") or {}).items()],
+        "chance": _number(baselines.get("chance")),
+        "gain": accuracy - alone if accuracy is not None and alone is not None else None,
+    }
+
+
+def _participation(run: Run, site: str) -> dict[str, Any]:
+    """In how many rounds a site's report was summed, what it refused, what it sent."""
+    entry = next(one for one in run.facts["manifest"]["sites"] if one["name"] == site)
+    rounds = sum(site in one.get("sites", ()) for one in run.rounds)
+    refused = sum(refusal.get("site") == site for one in run.rounds for refusal in one.get("refusals", ()))
+    sent = [one["bytes"][site] for one in run.rounds if site in (one.get("bytes") or {})]
+    return {
+        "site": site,
+        "org": entry.get("org"),
+        "nominal_records": entry.get("nominal_records"),
+        "rounds": rounds,
+        "share": rounds / len(run.rounds) if run.rounds else None,
+        "refusals": refused,
+        "bytes": sum(sent) if sent else None,
+    }
+
+
+def _refusals(run: Run) -> list[dict[str, Any]]:
+    """How often each refusal occurred, by site; most frequent first."""
+    every = [one for entry in run.rounds for one in entry.get("refusals", ())] + list(run.facts.get("refusals") or ())
+    counted = Counter((str(one.get("site") or "—"), str(one.get("code"))) for one in every if isinstance(one, Mapping))
+    ordered = sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [{"site": site, "code": code, "count": count} for (site, code), count in ordered]
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or None for everything else: JSON has no other."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,52 @@
+"""How numbers are written on the page: rounded for the reader, exact for machines, a dash where undefined."""
+
+from __future__ import annotations
+
+import json
+
+from markupsafe import Markup
+
+DASH = "—"
+THIN = "\u202f"  # narrow space that does not break
+
+
+def number(value: float | None, digits: int = 3) -> Markup:
+    """A plain number with at most `digits` decimals."""
+    return _data(value, DASH if value is None else f"{value:.{digits}f}")
+
+
+def percent(value: float | None, digits: int = 1) -> Markup:
+    """A share as per cent; the machine-readable value stays a share."""
+    return _data(value, DASH if value is None else f"{100 * value:.{digits}f}{THIN}%")
+
+
+def count(value: float | None) -> Markup:
+    """A whole number in groups of three digits."""
+    return _data(value, DASH if value is None else f"{value:,.0f}".replace(",", THIN))
+
+
+def epsilon(value: float | None) -> Markup:
+    """An epsilon, rounded up, because rounding down would claim too much; without noise it is infinite."""
+    return _data(value, "∞" if value is None else f"{_up(value, 2):.2f}")
+
+
+def small(value: float | None) -> Markup:
+    """A probability such as delta: 1e-05 as 0.00001 would be unreadable."""
+    return _data(value, DASH if value is None else f"{value:.0e}".replace("e-0", "e-"))
+
+
+def share(value: float | None, name: str) -> Markup:
+    """A metric by its kind: differences in per cent, ratios as they are."""
+    return number(value, 2) if name.endswith("_ratio") else percent(value)
+
+
+def _up(value: float, digits: int) -> float:
+    """`value` rounded up, except for what float arithmetic added far behind the point."""
+    scale = 10**digits
+    return -(-round(value * scale, 6) // 1) / scale
+
+
+def _data(value: float | None, shown: str) -> Markup:
+    if value is None:
+        return Markup.escape(shown)
+    return Markup('<data value="{}">{}</data>').format(json.dumps(value), shown)

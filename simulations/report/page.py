@@ -1,0 +1,117 @@
+"""The report page: one file without scripts or network, the same bytes for the same run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from simulations.audits.fairness import RATES, Tolerance
+from simulations.audits.runs import Run, read_run
+from simulations.report import figures, numbers
+from simulations.report.card import TEMPLATES, card
+from simulations.report.drawings import NAMES, SERIES, drawings
+from simulations.report.findings import findings
+from simulations.report.words import words
+
+_NO_TOLERANCE = Tolerance()
+
+
+def build(run: Path, *, tolerance: Tolerance = _NO_TOLERANCE, sensitive: Sequence[str] = ()) -> Path:
+    """Audit the run in the directory `run` and write audit.json, report.html and card.md into it.
+
+    tolerance  what the reader accepts; without it the fairness verdict is INCONCLUSIVE
+    sensitive  attributes to compare by; all that were counted if empty
+    Returns the path of report.html. Each file is replaced whole or not at all; equal runs give equal bytes.
+    Errors: Refusal as `read_run` and the audits say.
+    """
+    read = read_run(run)
+    found = findings(read, tolerance, sensitive)
+    written = {
+        "audit.json": json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.html": page(read, found),
+        "card.md": card(read, found),
+    }
+    for name, text in written.items():
+        replace_file(run / name, text)
+    return run / "report.html"
+
+
+def page(run: Run, found: Mapping[str, Any]) -> str:
+    """The HTML of a run. Every value from outside is escaped."""
+    job = run.facts["job"]
+    return environment().get_template("page.html").render(
+        facts={"started": None, **run.facts},
+        job=job,
+        job_text=json.dumps(job, indent=2, sort_keys=True, ensure_ascii=False),
+        found=found,
+        learning=found["learning"],
+        words=words(run, found),
+        drawings=drawings(run, found),
+        bars=_bars(found["privacy"]),
+        foremost=_foremost(found["privacy"]),
+        names=NAMES,
+        rates=_rates(found["fairness"]["groups"]),
+        site_key=[(site, f"s{i % SERIES}") for i, site in enumerate(run.sites)],
+        seeds=_pairs(run.facts.get("seeds")),
+        versions=_pairs(run.facts.get("versions")),
+        fingerprints=_pairs(run.facts.get("fingerprints")),
+    )
+
+
+def environment() -> Environment:
+    """Templates with escaping always on and the filters that write numbers."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    names = ("number", "percent", "count", "epsilon", "small", "share")
+    made.filters.update({name: getattr(numbers, name) for name in names})
+    made.globals["style"] = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
+    return made
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write `text` to `path` whole or not at all: a reader sees the old file or the new one."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _bars(privacy: Mapping[str, Any]) -> dict[str, Markup]:
+    """One bar a site: how much of the job's epsilon its ledger holds."""
+    limit = privacy.get("limit")
+    known = [site for site in privacy["sites"] if limit and site["recomputed"] is not None]
+    return {site["site"]: figures.bar(f"{site['site']}: ε", site["recomputed"], limit) for site in known} | {
+        site["site"]: Markup("") for site in privacy["sites"] if site not in known
+    }
+
+
+def _foremost(privacy: Mapping[str, Any]) -> str:
+    """The claim of the site with the largest epsilon; nothing claimed counts as more than any number."""
+    costs = [math.inf if site["recomputed"] is None else site["recomputed"] for site in privacy["sites"]]
+    return str(privacy["claims"][costs.index(max(costs))]) if costs else "No site took part."
+
+
+def _rates(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The rates that at least one group has."""
+    listed = list(rows)
+    return [rate for rate in RATES if any(row[rate] is not None for row in listed)]
+
+
+def _pairs(table: object) -> list[tuple[str, object]]:
+    return sorted(table.items()) if isinstance(table, Mapping) else []

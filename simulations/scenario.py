@@ -1,0 +1,116 @@
+"""scenario.toml: a world of sites by seed, and the job they are asked to do."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from common.config import finite, load, plain, read_table
+from common.errors import Code, Refusal
+from common.job import Job
+from simulations.datasets import dataset
+from simulations.partitioners import Partition
+
+EXAMPLES = ("clinics", "digits", "digits-local")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultSettings:
+    """What goes wrong in a simulated world, by seed. dropout: chance that a site's answer to a round is lost."""
+
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        finite(self.dropout, "world.faults.dropout", above=-1e-9, at_most=0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The sites: a data set dealt to them by `partition`. `seed` fixes the deal and the faults.
+
+    unmaskers  sites that unmask a sum together; privacy holds while one of them is honest
+    holdout  share of every site's records kept for evaluation      names  what the sites are called: clinic-a, …
+    """
+
+    holdout: float
+    seed: int
+    unmaskers: int
+    partition: Partition
+    faults: FaultSettings = FaultSettings()
+    names: str = "site"
+
+    def __post_init__(self) -> None:
+        finite(self.holdout, "world.holdout", above=0, at_most=0.9)
+
+    def site_names(self, count: int) -> tuple[str, ...]:
+        """clinic-a, clinic-b, …; numbers where the alphabet ends."""
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        return tuple(f"{self.names}-{letters[i] if count <= len(letters) else i + 1}" for i in range(count))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A world and a job."""
+
+    world: World
+    job: Job
+
+    def with_sizes(self, *, sites: int | None, rounds: int | None, epsilon: float | None) -> Scenario:
+        """The scenario with another number of sites or rounds, or another budget.
+
+        Of three sites or more one may be missing from a sum; unmasking sites never outnumber the rest.
+        """
+        world, job = self.world, replace(self.job, rounds=rounds or self.job.rounds)
+        if sites:
+            quorum = max(2, sites - 1)
+            partition = replace(world.partition, sites=sites)
+            world = replace(world, partition=partition, unmaskers=max(2, min(world.unmaskers, quorum)))
+            job = replace(job, aggregation=replace(job.aggregation, quorum=quorum))
+        if epsilon is not None:
+            job = replace(job, privacy=replace(job.privacy, epsilon=epsilon, evaluation_epsilon=epsilon))
+        return Scenario(world=world, job=job)
+
+
+def example(name: str) -> Path:
+    """The example scenario `name` that comes with the package. Errors: Refusal CONFIG_INVALID."""
+    if name not in EXAMPLES:
+        raise Refusal(
+            Code.CONFIG_INVALID, f"No example {name!r}", f"there are {', '.join(EXAMPLES)}", "Name one of them"
+        )
+    return Path(str(files("simulations") / "examples" / f"{name}.toml"))
+
+
+def read_scenario(path: Path, changes: Sequence[str] = ()) -> Scenario:
+    """The scenario of a file.
+
+    changes  settings to replace, as "job.rounds=10"
+    Errors: Refusal FILE_MISSING, CONFIG_INVALID.
+    """
+    table = read_table(path)
+    for change in changes:
+        _change(table, change)
+    job = table.get("job")
+    if isinstance(job, dict) and "data" not in job and isinstance(job.get("dataset"), str):
+        job["data"] = plain(dataset(job["dataset"]).schema)
+    return load(Scenario, table)
+
+
+def _change(table: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    if not equals or not name:
+        raise Refusal(Code.CONFIG_INVALID, f"--set {change}", "it is not of the form a.b=value", "Write a.b=value")
+    *folders, last = name.split(".")
+    inner: Any = table
+    for folder in folders:
+        inner = inner.setdefault(folder, {})
+        if not isinstance(inner, Mapping):
+            raise Refusal(Code.CONFIG_INVALID, f"--set {change}", f"{folder!r} holds no settings", "Correct the name")
+    inner[last] = value

@@ -1,0 +1,100 @@
+"""All sites of a scenario in one process: the same rounds, sessions, guards and masks as in a deployment."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from client.session import Session, open_session
+from common.identity import Signer
+from common.randomness import child_numpy
+from common.secagg.manifest import Manifest
+from common.work import Work, work_of
+from deploy.provision import FederationFolder
+from server.checkpoints import State
+from server.coordinator import RunSettings, run_job
+from server.gathering import Questions
+from server.job import prepared
+from simulations.provision import settle
+from simulations.scenario import FaultSettings, Scenario
+
+
+@dataclass(frozen=True)
+class LocalSites:
+    """`Sites` without sockets: each frame is handed to a session and its answer handed back, one after the other.
+
+    Dropouts lose an answer after the site has worked and been charged for it, as a broken line would.
+    """
+
+    sessions: Mapping[int, Session]
+    faults: FaultSettings
+    seed: int
+
+    def present(self) -> frozenset[int]:
+        """All sites."""
+        return frozenset(self.sessions)
+
+    def ask(
+        self, frames: bytes | Mapping[int, bytes], to: Collection[int], deadline_seconds: float
+    ) -> Iterator[tuple[int, bytes | None]]:
+        """See `server.gathering.Sites`."""
+        for site in sorted(to):
+            frame = frames[site] if isinstance(frames, Mapping) else frames
+            answer = self.sessions[site].handle(frame)
+            yield site, None if self._lost(site, frame) else answer
+
+    def _lost(self, site: int, frame: bytes) -> bool:
+        if not self.faults.dropout:
+            return False
+        return bool(child_numpy(self.seed, "dropout", site, frame[-16:]).random() < self.faults.dropout)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A simulated run: its folder of files, its run directory, and the coordinator's last state."""
+
+    federation: FederationFolder
+    record: Path
+    state: State
+    work: Work
+
+
+def simulate(scenario: Scenario, folder: Path) -> Finished:
+    """Play the whole scenario under the new or empty `folder`; the run directory is `folder`/coordinator/state/result.
+
+    Errors: Refusal of every kind that a deployment knows.
+
+    >>> import tempfile
+    >>> from simulations.scenario import example, read_scenario
+    >>> scenario = read_scenario(example("clinics"), ["job.rounds=2"])
+    >>> finished = simulate(scenario, Path(tempfile.mkdtemp()) / "world")
+    >>> len(finished.state.rounds)
+    2
+    """
+    torch.set_num_threads(1)  # sums in one order, so that a world can be repeated bit for bit
+    federation = settle(scenario, folder)
+    work = work_of(prepared(scenario.job, federation.manifest), federation.manifest)
+    settings = RunSettings(
+        federation=federation.coordinator,
+        job=federation.coordinator / "job.toml",
+        state=federation.coordinator / "state",
+    )
+    with open_sessions(federation) as sessions:
+        sites = LocalSites(sessions, scenario.world.faults, scenario.world.seed)
+        state = run_job(work, _questions(sites, federation.manifest, federation.coordinator), settings)
+    return Finished(federation, settings.result, state, work)
+
+
+@contextlib.contextmanager
+def open_sessions(federation: FederationFolder) -> Iterator[dict[int, Session]]:
+    """The session of every site of the folder, by id."""
+    with contextlib.ExitStack() as stack:
+        yield {site.id: stack.enter_context(open_session(site.settings)) for site in federation.sites}
+
+
+def _questions(sites: LocalSites, manifest: Manifest, coordinator: Path) -> Questions:
+    return Questions(sites, manifest, Signer.load(coordinator / "identity.key"))

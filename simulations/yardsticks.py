@@ -1,0 +1,66 @@
+"""What only a world that holds all data can say: exact accuracy, and what no federation would have reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from client.site import read_site
+from client.sources.catalogue import read_records
+from common.data import Records, split
+from common.job import Job
+from common.parameters import Flat, assign
+from common.work import model_of
+from deploy.provision import FederationFolder, SiteFolder
+from simulations.baselines import baselines
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """Accuracies on the held-out records of all sites together.
+
+    accuracy  of the federated model      pooled  of one model on all training records, without privacy
+    alone     of each site's own model
+    """
+
+    accuracy: float | None
+    pooled: float | None
+    alone: dict[str, float | None]
+    alone_mean: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entries `baselines` of run.json."""
+        return {"pooled_accuracy": self.pooled, "alone_accuracy": self.alone_mean, "alone": self.alone}
+
+
+def measure(job: Job, federation: FederationFolder, parameters: Flat) -> Yardsticks:
+    """Read every site's records and judge the model. Never possible for a real coordinator."""
+    parts = [_parts(site, job) for site in federation.sites]
+    trains, holdouts = [train for train, _ in parts], [holdout for _, holdout in parts]
+    task = job.training.task(job.data.classes)
+    found = baselines(lambda: model_of(job), task, trains, holdouts)
+    model = model_of(job)
+    assign(model, parameters)
+    model.eval()
+    correct = 0.0
+    with torch.no_grad():
+        for held in holdouts:
+            correct += float(task.correct(model(held.inputs), held.labels).sum())
+    total = sum(map(len, holdouts))
+    names = [site.name for site in federation.sites]
+    return Yardsticks(
+        accuracy=correct / total if total else None,
+        pooled=found.pooled,
+        alone=dict(zip(names, found.alone, strict=True)),
+        alone_mean=found.alone_mean,
+    )
+
+
+def _parts(site: SiteFolder, job: Job) -> tuple[Records, Records]:
+    """The training and held-out records of a site, exactly as its agent splits them."""
+    settings = read_site(site.settings)
+    held = settings.dataset(job.dataset)
+    reading = read_records(held.source, job.data, site.root)
+    return split(reading.records, (site.root / "state" / "split.key").read_bytes(), held.holdout)

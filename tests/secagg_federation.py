@@ -1,0 +1,134 @@
+"""A federation for tests of secure aggregation: sites with stores in memory, and one round played in process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.keystore import SqliteKeyStore
+from client.secagg import enrol, mask, unmask
+from common.identity import Signer
+from common.randomness import child
+from common.secagg import Aggregation, IntegerCodec, Manifest, Rules, SiteEntry, Sum
+from common.secagg.codec import Codec
+from common.secagg.wire import MaskedReport, RoundKeys, SessionRecord
+from server.enrolment import Opening, open_session
+from server.secagg import Collecting, Unmasking
+
+JOB = hashlib.sha256(b"job").digest()
+RULES = Rules(unmaskers_min=2, quorum_min=2, orgs_min=1, sites_max=16, corrupt_max=1, overlap_min=1)
+
+
+def digest(*parts: object) -> bytes:
+    return hashlib.sha256(repr(parts).encode()).digest()
+
+
+def signer(*path: object) -> Signer:
+    return Signer.from_seed(digest("signer", *path))
+
+
+def entry(number: int, org: str | None = None) -> SiteEntry:
+    return SiteEntry(
+        id=number,
+        name=f"clinic-{number}",
+        org=org or f"org-{number}",
+        identity=signer(number).public,
+        node=f"ecdsa-sha2-nistp384 AAAA{number}",
+        nominal_records=100,
+    )
+
+
+def manifest_of(
+    count: int,
+    rules: Rules = RULES,
+    unmaskers: Sequence[int] | None = None,
+    orgs: Mapping[int, str] | None = None,
+) -> Manifest:
+    return Manifest(
+        federation="test",
+        version=1,
+        coordinator=signer("coordinator").public,
+        sites=tuple(entry(number, (orgs or {}).get(number)) for number in range(1, count + 1)),
+        unmaskers=tuple(unmaskers or range(1, count + 1)),
+        rules=rules,
+    )
+
+
+@dataclass
+class Federation:
+    """Everything that a test may take apart: sites' stores, session, keys."""
+
+    manifest: Manifest
+    stores: dict[int, SqliteKeyStore]
+    session: SessionRecord
+    opening: Opening
+    codec: Codec
+    reports: dict[int, MaskedReport] = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls,
+        count: int = 5,
+        *,
+        rules: Rules = RULES,
+        codec: Codec | None = None,
+        orgs: Mapping[int, str] | None = None,
+        numbers: int = 4,
+    ) -> Federation:
+        manifest = manifest_of(count, rules, orgs=orgs)
+        stores = {number: SqliteKeyStore.volatile(signer(number)) for number in manifest.ids}
+        made = codec or IntegerCodec(dimension=9, sites_max=16)
+        return cls(manifest, stores, *_enrolled(manifest, stores, bytes(32), numbers), made)
+
+    def again(self, sid: bytes, numbers: int = 4) -> Federation:
+        """The same sites under a new session."""
+        session, opening = _enrolled(self.manifest, self.stores, sid, numbers)
+        return replace(self, session=session, opening=opening, reports={})
+
+    def aggregation(self, number: int = 0, binding: bytes | None = None) -> Aggregation:
+        return Aggregation(
+            manifest=self.manifest,
+            session=self.session,
+            number=number,
+            binding=binding or digest("model", self.session.sid, number),
+            ring=self.codec.ring,
+        )
+
+    def keys(self, number: int = 0) -> tuple[RoundKeys, ...]:
+        return self.opening.keys(number)
+
+    def report(self, site: int, aggregation: Aggregation, vector: NDArray[np.int64] | None = None) -> MaskedReport:
+        assert isinstance(self.codec, IntegerCodec)
+        vector = np.full(self.codec.dimension, site) if vector is None else vector
+        keys = self.keys(aggregation.number)
+        self.reports[site] = mask(self.stores[site], aggregation, keys, self.codec.encode(vector))
+        return self.reports[site]
+
+    def collected(self, number: int = 0, sites: Collection[int] | None = None, binding: bytes | None = None) -> Unmasking:
+        """Reports of `sites`, each a vector of its own id, closed."""
+        aggregation = self.aggregation(number, binding)
+        state = Collecting.open(aggregation, self.manifest.ids)
+        for site in sites or self.manifest.ids:
+            state = state.receive(site, self.report(site, aggregation))
+        return state.close()
+
+    def opened(self, state: Unmasking) -> Sum:
+        for unmasker in self.session.unmaskers:
+            total = unmask(self.stores[unmasker], state.aggregation, state.members(unmasker))
+            state = state.receive(unmasker, total)
+        return state.open(self.codec)
+
+
+def _enrolled(
+    manifest: Manifest, stores: dict[int, SqliteKeyStore], sid: bytes, numbers: int
+) -> tuple[SessionRecord, Opening]:
+    draw = child(1, "unmaskers")
+    session = open_session(manifest, JOB, manifest.ids, range(numbers), sid=sid, draw=draw)
+    opening = Opening(manifest, session)
+    for site in session.unmaskers:
+        opening = opening.receive(site, enrol(stores[site], manifest, session))
+    return session, opening

@@ -1,0 +1,303 @@
+"""Whole rounds of secure aggregation in process: the sum is exact, whatever dropped out and whoever restarted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace as altered
+
+from client.secagg import mask, mask_total, unmask
+from common.errors import Code, Refusal
+from common.messages import Reported, Unmasked, seal
+from common.frames import pack as pack_frame
+from common.randomness import ReplayEntropy
+from common.secagg import IntegerCodec, RangeCodec, Rules, reduce, unpack
+from common.secagg.statements import sign_report, sign_total
+from common.secagg.wire import MaskedReport
+from server.secagg import Collecting
+from tests.secagg_federation import Federation, digest, signer
+
+
+def refused(code: Code):
+    return pytest.raises(Refusal, check=lambda error: error.code is code)
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_the_sum_is_bit_exact_for_any_sites_ring_and_drop_outs(data):
+    """Must: the integers' own sum, at the edges of the range and off every block size too."""
+    count = data.draw(st.integers(2, 12), "sites")
+    unmaskers = data.draw(st.integers(2, count), "unmasking sites")
+    bits = data.draw(st.sampled_from([16, 20, 24, 28, 32]), "bits")
+    dimension = data.draw(st.sampled_from([1, 2, 3, 5, 64, 1001]), "dimension")
+    suite = data.draw(st.sampled_from([1, 2]), "suite")
+    rules = Rules(
+        unmaskers_min=unmaskers, quorum_min=2, orgs_min=1, sites_max=16, corrupt_max=1, overlap_min=1, suite=suite
+    )
+    codec = IntegerCodec(dimension=dimension, sites_max=16, bits=bits)
+    federation = Federation.open(count, rules=rules, codec=codec, numbers=1)
+    present = data.draw(st.sets(st.integers(1, count), min_size=2), "reporting sites")
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32), "vectors"))
+    aggregation = federation.aggregation()
+    state, expected = Collecting.open(aggregation, federation.manifest.ids), np.zeros(dimension, np.int64)
+    for site in data.draw(st.permutations(sorted(present)), "order of arrival"):
+        vector = draw.choice([-codec.limit, -1, 0, 1, codec.limit], dimension)
+        expected += vector
+        state = state.receive(site, federation.report(site, aggregation, vector))
+    opened = federation.opened(state.close())
+    assert opened.count == len(present)
+    np.testing.assert_array_equal(opened.values, expected)
+
+
+def test_a_vector_of_several_blocks_is_summed_exactly():
+    codec = IntegerCodec(dimension=150_001, sites_max=16, bits=24)
+    federation = Federation.open(3, codec=codec)
+    assert (federation.opened(federation.collected()).values == 6).all()
+
+
+def test_weighted_means_come_out_within_a_rounding_step():
+    codec = RangeCodec(dimension=50, bits=24, sites_max=16, bound=1.0, weight_cap=100, metrics=1)
+    federation = Federation.open(4, codec=codec)
+    aggregation = federation.aggregation()
+    state = Collecting.open(aggregation, federation.manifest.ids)
+    vectors = np.random.default_rng(0).uniform(-1, 1, (4, 50))
+    for site, records in zip(range(1, 5), (10, 20, 30, 400), strict=True):
+        encoded = codec.encode(vectors[site - 1], ReplayEntropy(1, site), records=records, metrics=(site / 4,))
+        state = state.receive(site, mask(federation.stores[site], aggregation, federation.keys(), encoded))
+    opened = federation.opened(state.close())
+    weights = np.array([0.1, 0.2, 0.3, 1.0])
+    assert codec.weight(opened) == pytest.approx(weights.sum(), abs=4 / codec.steps)
+    np.testing.assert_allclose(codec.mean(opened), weights @ vectors / weights.sum(), atol=4 / codec.steps)
+    assert codec.metric_means(opened)[0] == pytest.approx(weights @ np.arange(1, 5) / 4 / weights.sum(), abs=1e-4)
+
+
+def test_a_site_that_dies_after_its_report_is_in_the_sum_and_one_that_never_answers_costs_nothing():
+    federation = Federation.open(5)
+    state = federation.collected(sites=[1, 2, 4, 5])
+    unmasking = set(federation.session.unmaskers)
+    for dead in {4, 5} - unmasking:
+        federation.stores[dead].close()
+    assert federation.opened(state).values[0] == 12
+
+
+def test_below_the_quorum_the_round_is_dropped_and_nobody_is_asked_to_unmask():
+    federation = Federation.open(4)
+    state = Collecting.open(federation.aggregation(), [1, 2, 3])
+    state = state.receive(1, federation.report(1, federation.aggregation()))
+    with refused(Code.E_TOO_FEW):
+        state.close()
+
+
+def test_a_lost_unmasking_site_ends_the_round_and_opens_nothing():
+    federation = Federation.open(4)
+    state = federation.collected()
+    first = federation.session.unmaskers[0]
+    state = state.receive(first, unmask(federation.stores[first], state.aggregation, state.members(first)))
+    with refused(Code.E_HELPER_LOST):
+        state.open(federation.codec)
+
+
+def reported(federation: Federation):
+    aggregation = federation.aggregation()
+    return Collecting.open(aggregation, [1, 2, 3]), federation.report(1, aggregation)
+
+
+SPOILED = [
+    ("another vector", Code.E_SIG, lambda r: altered(r, body=bytes(len(r.body)))),
+    ("another one-time key", Code.E_SIG, lambda r: altered(r, exchange=bytes(32))),
+    ("ciphertexts swapped", Code.E_SIG, lambda r: altered(r, ciphertexts=r.ciphertexts[::-1])),
+    ("a ciphertext missing", Code.E_KEY, lambda r: altered(r, ciphertexts=r.ciphertexts[1:])),
+    ("another number", Code.E_ROUND, lambda r: altered(r, number=1)),
+    ("another site's name", Code.E_SET, lambda r: altered(r, site=2)),
+]
+
+
+@pytest.mark.parametrize(("code", "spoil"), [case[1:] for case in SPOILED], ids=[case[0] for case in SPOILED])
+def test_a_spoiled_report_is_refused_and_adds_nothing(code, spoil):
+    federation = Federation.open(3)
+    state, report = reported(federation)
+    with refused(code):
+        state.receive(1, spoil(report))
+    state = state.receive(1, report)
+    for site in (2, 3):
+        state = state.receive(site, federation.report(site, federation.aggregation()))
+    assert federation.opened(state.close()).values[0] == 6
+
+
+def test_a_report_of_a_wrong_length_is_refused_though_its_site_signed_it():
+    federation = Federation.open(3)
+    state, report = reported(federation)
+    short = sign_report(signer(1), federation.aggregation().context, altered(report, body=report.body[:-4]))
+    with refused(Code.MESSAGE_INVALID):
+        state.receive(1, short)
+    assert state.receive(1, report).missing == {2, 3}
+
+
+def test_a_report_for_another_model_cannot_be_added():
+    """Model inconsistency (Pasquini et al. 2022): the sum of a round is over one model or not at all."""
+    federation = Federation.open(3)
+    state, _ = reported(federation)
+    with refused(Code.E_SIG):
+        state.receive(2, federation.report(2, federation.aggregation(binding=digest("a model of its own"))))
+
+
+def test_a_second_report_and_a_stranger_are_refused():
+    federation = Federation.open(4)
+    state, report = reported(federation)
+    state = state.receive(1, report)
+    with refused(Code.E_DUP):
+        state.receive(1, report)
+    with refused(Code.E_SET):
+        state.receive(4, federation.report(4, federation.aggregation()))
+
+
+def test_a_state_that_was_left_behind_cannot_be_continued():
+    federation = Federation.open(3)
+    state, report = reported(federation)
+    state.receive(1, report)
+    with refused(Code.E_ROUND):
+        state.receive(2, federation.report(2, federation.aggregation()))
+
+
+def test_masks_of_another_set_or_a_second_time_or_unsigned_are_refused():
+    federation = Federation.open(3)
+    state = federation.collected()
+    site = federation.session.unmaskers[0]
+    total = unmask(federation.stores[site], state.aggregation, state.members(site))
+    for code, spoiled in (
+        (Code.E_SET, altered(total, set_digest=bytes(32))),
+        (Code.E_SIG, altered(total, body=bytes(len(total.body)))),
+        (Code.E_ROUND, altered(total, number=1)),
+        (Code.E_POLICY, altered(total, unmasker=99)),
+    ):
+        with refused(code):
+            state.receive(site, spoiled)
+    state = state.receive(site, total)
+    with refused(Code.E_DUP):
+        state.receive(site, total)
+
+
+def test_a_lying_unmasking_site_spoils_the_sum_and_is_found_out():
+    """Must: refuse the sum. Must not: hand out noise as a result."""
+    federation = Federation.open(3)
+    state = federation.collected()
+    liar, honest = federation.session.unmaskers
+    total = unmask(federation.stores[liar], state.aggregation, state.members(liar))
+    forged = sign_total(signer(liar), state.aggregation.context, altered(total, body=bytes(len(total.body))))
+    other = unmask(federation.stores[honest], state.aggregation, state.members(honest))
+    with refused(Code.E_SUM_CHECK):
+        state.unmask([forged, other], federation.codec)
+
+
+def chi_square(lanes, bits: int = 24) -> float:
+    """Of the upper eight bits against the uniform distribution: 255 degrees of freedom, 400 is beyond 1e-7."""
+    observed = np.bincount(lanes >> (bits - 8), minlength=256)
+    return float(((observed - observed.mean()) ** 2 / observed.mean()).sum())
+
+
+WIDE = IntegerCodec(dimension=20_000, sites_max=16, bits=24)
+
+
+def combined(federation: Federation, added, totals):
+    lanes = WIDE.ring.zeros()
+    for site in added:
+        lanes += unpack(WIDE.ring, federation.reports[site].body)
+    for total in totals:
+        lanes -= unpack(WIDE.ring, total.body)
+    return reduce(WIDE.ring, lanes)
+
+
+@pytest.mark.parametrize("added", [range(1, 6), range(1, 5), [5]], ids=["whole set", "without the target", "the target"])
+def test_unmasking_sites_that_were_shown_different_sets_reveal_nothing(added):
+    """Different drop-out sets: every combination of what they return stays uniform, and the sum check refuses it."""
+    federation = Federation.open(5, codec=WIDE)
+    state = federation.collected()
+    first, second = federation.session.unmaskers
+    totals = [
+        unmask(federation.stores[first], state.aggregation, state.members(first)),
+        unmask(federation.stores[second], state.aggregation, state.members(second)[:-1]),
+    ]
+    lanes = combined(federation, added, totals)
+    assert chi_square(lanes[: WIDE.dimension]) < 400
+    with refused(Code.E_SUM_CHECK):
+        WIDE.open_sum(lanes, len(added))
+
+
+DIFFERENT = {
+    "number": lambda a: replace(a, number=1),
+    "model": lambda a: replace(a, binding=digest("another")),
+    "session": lambda a: replace(a, session=altered(a.session, sid=bytes([7] * 32))),
+    "order of unmasking sites": lambda a: replace(a, session=altered(a.session, unmaskers=a.session.unmaskers[::-1])),
+    "manifest": lambda a: replace(
+        a, manifest=(other := replace(a.manifest, version=2)), session=altered(a.session, manifest=other.digest)
+    ),
+}
+
+
+@pytest.mark.parametrize("change", DIFFERENT.values(), ids=DIFFERENT)
+def test_masks_computed_for_anything_else_leave_uniform_noise(change):
+    """Even an unmasking site without checks could not take masks away under another context."""
+    federation = Federation.open(3, codec=WIDE)
+    first, second = federation.session.unmaskers
+    seed = federation.stores[first].seed(federation.session.sid, 0)
+    state = federation.collected()
+    wrong = mask_total(signer(first), change(state.aggregation), seed, state.members(first))
+    right = unmask(federation.stores[second], state.aggregation, state.members(second))
+    lanes = combined(federation, [1, 2, 3], [wrong, right])
+    assert chi_square(lanes[: WIDE.dimension]) < 400
+    with refused(Code.E_SUM_CHECK):
+        WIDE.open_sum(lanes, 3)
+
+
+def test_a_changed_ciphertext_leaves_uniform_noise():
+    federation = Federation.open(3, codec=WIDE)
+    first, second = federation.session.unmaskers
+    seed = federation.stores[first].seed(federation.session.sid, 0)
+    state = federation.collected()
+    members = state.members(first)
+    changed = (altered(members[0], ciphertext=members[1].ciphertext), *members[1:])
+    wrong = mask_total(signer(first), state.aggregation, seed, changed)
+    right = unmask(federation.stores[second], state.aggregation, state.members(second))
+    lanes = combined(federation, [1, 2, 3], [wrong, right])
+    assert chi_square(lanes[: WIDE.dimension]) < 400
+    with refused(Code.E_SUM_CHECK):
+        WIDE.open_sum(lanes, 3)
+
+
+def test_a_masked_report_alone_looks_uniform():
+    federation = Federation.open(3, codec=WIDE)
+    report = federation.report(1, federation.aggregation(), np.zeros(WIDE.dimension, np.int64))
+    assert chi_square(unpack(WIDE.ring, report.body)) < 400
+
+
+def test_all_reports_but_one_and_all_masks_but_one_reveal_nothing_of_the_last_site():
+    """One honest unmasking site is enough."""
+    federation = Federation.open(3, codec=WIDE)
+    state = federation.collected()
+    first = federation.session.unmaskers[0]
+    total = unmask(federation.stores[first], state.aggregation, state.members(first))
+    assert chi_square(combined(federation, [1, 2, 3], [total])[: WIDE.dimension]) < 400
+
+
+def test_replies_hold_no_count_of_records_no_metric_and_no_text():
+    assert set(Reported.__struct_fields__) == {"order", "report", "epsilon", "head"}
+    assert set(MaskedReport.__struct_fields__) == {"site", "number", "exchange", "ciphertexts", "body", "signature"}
+    assert set(Unmasked.__struct_fields__) == {"order", "total"}
+    federation = Federation.open(2)
+    plain = np.arange(100, 109)
+    report = federation.report(1, federation.aggregation(), plain)
+    assert plain.astype("<u4").tobytes()[:8] not in seal(
+        1, Reported(order=bytes(32), report=report, epsilon=0.5, head=bytes(32)), signer(1)
+    )
+
+
+def test_memory_of_the_coordinator_does_not_grow_with_the_cohort():
+    """Vectors are added on arrival: what is kept of a report is its signed digests."""
+    federation = Federation.open(6, codec=WIDE)
+    state = federation.collected()
+    kept = [(each.member, *each.ciphertexts) for each in state.reports.values()]
+    assert all(len(pack_frame(member)) < 600 for member, *_ in kept)
