@@ -46,7 +46,7 @@ class Answer:
 
     def abandon(self) -> None:
         """Stop waiting. The agent may finish its work; nobody reads it."""
-        self._call.cancel()
+        self._call.cancel()  # type: ignore[no-untyped-call]  # the stubs leave it out
 
 
 class AgentChannel:

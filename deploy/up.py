@@ -125,6 +125,16 @@ class Federation:
             time.sleep(LOOK_SECONDS)
         raise Refusal(Code.RUN_FAILED, f"Run {run} not finished", f"{seconds:.0f} s passed", "Wait longer, or stop it")
 
+    def peek(self, run: int) -> RunState | None:
+        """Where `run` stands now, or None while the server is being restarted. Errors: Refusal PROCESS_FAILED."""
+        self._refuse_if_refused()
+        try:
+            return self.fleet.run(run)
+        except Refusal as refusal:
+            if refusal.code is Code.FEDERATION_UNREACHABLE:
+                return None
+            raise
+
     def pids(self) -> dict[str, int]:
         """Process ids by name: "superlink", "executor", "agent-NAME", "link-NAME"."""
         return self._supervisor.pids()
@@ -195,9 +205,15 @@ class Federation:
 
     def _agent(self, site: SiteProcesses) -> Program:
         name = f"agent-{site.name}"
-        command = [sys.executable, "-m", site.agent, "--site", site.settings, "--socket", self._socket(site)]
-        status = self._folder / name / "agent.json"
-        return self._program(name, _AGENT, [*command, "--status", status], prefix=network_isolation())
+        return self._program(
+            name,
+            _AGENT,
+            [
+                *(sys.executable, "-m", site.agent, "--site", site.settings),
+                *("--socket", self._socket(site), "--status", self._folder / name / "agent.json"),
+            ],
+            prefix=network_isolation(),
+        )
 
     def _link(self, site: SiteProcesses) -> Program:
         name = f"link-{site.name}"

@@ -18,7 +18,6 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import HttpGrid
 
 from common.errors import Code, Refusal
@@ -37,8 +36,6 @@ app = ServerApp()
 
 class FlowerPost:
     """Frames as Flower messages. One content serves a whole broadcast, so the server stores it once."""
-
-    fatal: tuple[type[Exception], ...] = (RunNotRunningException,)
 
     def contents(self, frame: bytes) -> RecordDict:
         """`frame` as one value if small, else as one array of bytes."""

@@ -27,12 +27,7 @@ class Grid(Protocol):
 
 
 class Post(Protocol):
-    """How a frame becomes a message of the Grid and back.
-
-    fatal  errors of the Grid after which the run is over; every other one is survived
-    """
-
-    fatal: tuple[type[Exception], ...]
+    """How a frame becomes a message of the Grid and back."""
 
     def contents(self, frame: bytes) -> Any: ...
     def message(self, contents: Any, node: int, seconds: float) -> Any: ...
@@ -112,9 +107,7 @@ class GridSites:
         """`step`, or nothing if the server failed: the round's deadline and quorum decide what that means."""
         try:
             return step()
-        except self._post.fatal:
-            raise
-        except Exception as error:  # whatever the transport raises: an outage is not the end of a run
+        except Exception as error:  # whatever the transport raises; a stopped run is none of these
             log.warning("%s: %s: %s", what, type(error).__name__, error)
             return []
 

@@ -53,12 +53,12 @@ class Claim:
                 f"Site {self.site}: no differential privacy is claimed, because {why}.",
                 "Any epsilon of these releases would be void.",
             )
+        guarantee = _guarantee(self.epsilon, self.delta, self.unit, self.relation)
+        parts = f"Training records: epsilon {_shown(self.train)}; held-out records: epsilon {_shown(self.holdout)}"
         return (
-            f"Site {self.site}: {_guarantee(self.epsilon, self.delta, self.unit, self.relation)}, over all "
-            + f"{self.releases} releases that its ledger holds, in all runs.",
+            f"Site {self.site}: {guarantee}, over all {self.releases} releases that its ledger holds, in all runs.",
             f"It holds against {self._against()}.",
-            f"Training records: epsilon {_shown(self.train)}; held-out records: epsilon {_shown(self.holdout)}; a "
-            + "record is one or the other, by a keyed hash of itself, so the larger of the two counts.",
+            f"{parts}; a record is one or the other, by a keyed hash of itself, so the larger of the two counts.",
             f"Sampling: {', '.join(self.samplers)}. Accountant: {self.accountant}. Noise: system entropy.",
             "A person with several records, or with records at several sites, has a larger epsilon.",
             f"Not covered: {NOT_COVERED}.",
@@ -88,10 +88,11 @@ def promise(site: str, plans: Sequence[tuple[MechanismPlan, int]], delta: float)
 
 def sampled_claim(epsilon: float, q: float, steps: int, delta: float) -> str:
     """What `steps` Gaussian sums cost, as one sentence; for plans that no site has run."""
+    guarantee = _guarantee(epsilon, delta, Unit.RECORD, Relation.ADD_OR_REMOVE_ONE)
     return (
-        f"{_guarantee(epsilon, delta, Unit.RECORD, Relation.ADD_OR_REMOVE_ONE)}, over {steps} steps of clipped sums with "
-        f"Gaussian noise, if every step takes each record with chance {q:g} independently (Poisson) and nothing else leaves the site; "
-        f"accountant: {accountant()}; not covered: {NOT_COVERED}."
+        f"{guarantee}, over {steps} steps of clipped sums with Gaussian noise, if every step takes each record with "
+        f"chance {q:g} independently (Poisson) and nothing else leaves the site; accountant: {accountant()}; "
+        f"not covered: {NOT_COVERED}."
     )
 
 

@@ -56,13 +56,13 @@ class PrivacySettings:
         if self.mode not in _ASKED:
             raise _refused(f"privacy.mode = {self.mode!r}", "it knows M1, M2 and none", "Correct the name")
         wanted = _ASKED[self.mode] | ({"loss_bound"} if self.metric_share else frozenset())
-        for name in sorted(_ALL):
-            given = getattr(self, name) is not None
-            if given and name not in wanted:
-                why = "nothing would use it" if name == "loss_bound" else f"mode {self.mode} does not use it"
-                raise _refused(f"privacy.{name} is set", why, "Remove the line")
-            if not given and name in wanted:
-                raise _refused(f"privacy.{name} is missing", f"mode {self.mode} needs it", "Choose a value")
+        given = {name for name in _ALL if getattr(self, name) is not None}
+        if missing := sorted(_ASKED[self.mode] - given):
+            raise _refused(f"privacy.{missing[0]} is missing", f"mode {self.mode} needs it", "Choose a value")
+        if unused := sorted(given - wanted):
+            raise _refused(f"privacy.{unused[0]} is set", f"nothing in mode {self.mode} would use it", "Remove the line")
+        if missing := sorted(wanted - given):
+            raise _refused(f"privacy.{missing[0]} is missing", "live metrics need it", "Choose a value")
         self._refuse_ranges()
 
     def _refuse_ranges(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +162,8 @@ def _needed(
     shares: dict[str, dict[str, Share]], pairs: list[tuple[str, str, str]], tolerance: float, z: float
 ) -> int | None:
     """Records a group needs until the metric decides: one pair beyond the tolerance, or every pair within."""
-    beyond, within = [], []
+    beyond: list[float] = []
+    within: list[float] = []
     for rate, a, b in pairs:
         first, second = shares[rate][a], shares[rate][b]
         count = enough(first, second, tolerance, z)
@@ -177,7 +177,7 @@ def _needed(
 
 def _two_digits(value: int) -> int:
     """`value` rounded up to two significant digits: an estimate of a sample size has no more."""
-    scale = 10 ** max(0, len(str(value)) - 2)
+    scale: int = 10 ** max(0, len(str(value)) - 2)
     return -(-value // scale) * scale
 
 
@@ -233,12 +233,8 @@ def _rows(tally: Tally, kept: list[int]) -> list[dict[str, Any]]:
 
 def _overall(tally: Tally) -> dict[str, Any] | None:
     """The same rates over everyone."""
-    rows = _compare_rows(tally.by([]))
-    return next(rows, None)
-
-
-def _compare_rows(tally: Tally) -> Iterator[dict[str, Any]]:
-    return iter(_rows(tally, [i for i in range(len(tally.cells)) if _whole(tally, i).defined]))
+    everyone = tally.by([])
+    return _rows(everyone, [0])[0] if _whole(everyone, 0).defined else None
 
 
 def _range(share: Share) -> list[float] | None:

@@ -15,7 +15,7 @@ RESOLVED = 4.0  # a total must exceed this many standard deviations of its own n
 class Verdict(StrEnum):
     """What the evidence says against a declared tolerance."""
 
-    PASS = "PASS"  # noqa: S105 - the whole interval lies within the tolerance
+    PASS = "PASS"  # the whole interval lies within the tolerance
     FAIL = "FAIL"  # the whole interval lies beyond it
     INCONCLUSIVE = "INCONCLUSIVE"  # the interval holds values on both sides, or nothing was declared
 
@@ -124,7 +124,7 @@ def magnitude(signed: Iterable[Interval]) -> Interval:
 
 
 def quantile(level: float, comparisons: int) -> float:
-    """Two-sided normal quantile at which `comparisons` intervals hold together with probability `level` (Bonferroni)."""
+    """Two-sided normal quantile at which so many intervals hold together with probability `level` (Bonferroni)."""
     return float(norm.ppf(1 - (1 - level) / (2 * max(1, comparisons))))
 
 

@@ -141,25 +141,31 @@ def _understated(run: Run, accounts: Iterable[Account]) -> Iterator[Finding]:
     for account in accounts:
         told, cost = _reported(run, account.site), account.spent.gated if account.spent else 0.0
         if not told >= cost - SLACK:  # a figure that is not a number is one too small
-            yield Finding(Problem.EPSILON_UNDERSTATED, account.site, f"it reported {told:.4f}, its plans cost {cost:.4f}")
+            yield Finding(
+                Problem.EPSILON_UNDERSTATED, account.site, f"it reported {told:.4f}, its plans cost {cost:.4f}"
+            )
 
 
 def _missing(run: Run, accounts: Iterable[Account]) -> Iterator[Finding]:
-    """Rounds whose sum holds a site's report, without a settled entry of that site."""
-    evaluated = 0
+    """What left a site by rounds.jsonl and run.json, without a settled entry of that site."""
     for account in accounts:
         settled = {entry.reserve for entry in account.entries if entry.kind is Kind.SETTLE and entry.steps}
         mine = [entry for entry in _reserved(run, account) if entry.seq in settled]
-        charged = {entry.facts.round for entry in mine if entry.partition == "train" and entry.facts}
-        evaluated += any(entry.partition == "holdout" for entry in mine)
-        took = [entry["round"] for entry in run.rounds if account.site in entry.get("sites", ())]
-        if gone := sorted(set(took) - charged):
-            listed = ", ".join(map(str, gone[:8])) + (" …" if len(gone) > 8 else "")
-            yield Finding(Problem.ENTRY_MISSING, account.site, f"nothing was charged for round {listed}")
-    counted = (run.facts.get("evaluation") or {}).get("sites", 0)
-    if evaluated < counted:
-        detail = f"counts of {counted} sites were released, {evaluated} charged them"
-        yield Finding(Problem.ENTRY_MISSING, "", detail)
+        charged = {(entry.partition, entry.facts.round) for entry in mine if entry.facts}
+        gone = [
+            f"{part} in round {number}" for part, number in _left(run, account.site) if (part, number) not in charged
+        ]
+        if gone:
+            listed = ", ".join(gone[:8]) + (" …" if len(gone) > 8 else "")
+            yield Finding(Problem.ENTRY_MISSING, account.site, f"nothing was charged for {listed}")
+
+
+def _left(run: Run, site: str) -> Iterator[tuple[str, int]]:
+    """Partition and round of every sum that holds a report of this site."""
+    yield from (("train", int(entry["round"])) for entry in run.rounds if site in entry.get("sites", ()))
+    evaluation = run.facts.get("evaluation") or {}
+    if site in evaluation.get("sites", ()):
+        yield "holdout", int(evaluation["round"])
 
 
 def _plans(run: Run, accounts: Iterable[Account]) -> Iterator[Finding]:
@@ -224,9 +230,10 @@ def _claim(run: Run, account: Account, found: Iterable[Finding]) -> str:
 
 def _row(run: Run, account: Account) -> dict[str, Any]:
     privacy = run.facts["job"].get("privacy", {})
+    void = account.spent is not None and bool(account.spent.void)
     return {
         "site": account.site,
-        "epsilon": _finite(_reported(run, account.site)),
+        "epsilon": None if void else _finite(_reported(run, account.site)),
         "recomputed": _finite(account.spent.epsilon) if account.spent else None,
         "this_run": {part: _finite(cost) for part, cost in (account.run.nominal if account.run else {}).items()},
         "delta": privacy.get("delta"),

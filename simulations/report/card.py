@@ -27,15 +27,19 @@ def card(run: Run, found: Mapping[str, Any]) -> str:
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(line=_line, yaml=_yaml, pct=_percent, num=_plain)
-    return environment.get_template("card.md").render(
-        run=run,
-        facts=run.facts,
-        job=run.facts["job"],
-        found=found,
-        names=NAMES,
-        limits=[text.striptags() for text in limits(run, found)],
-        versions=sorted((run.facts.get("versions") or {}).items()),
-    ).lstrip("\n")
+    return (
+        environment.get_template("card.md")
+        .render(
+            run=run,
+            facts={"started": None, "ended": None, **run.facts},
+            job=run.facts["job"],
+            found=found,
+            names=NAMES,
+            limits=[text.striptags() for text in limits(run, found)],
+            versions=sorted((run.facts.get("versions") or {}).items()),
+        )
+        .lstrip("\n")
+    )
 
 
 def _line(value: object) -> str:

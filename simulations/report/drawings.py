@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from common.errors import Code
 from simulations.audits.runs import Run
 from simulations.report import figures
 from simulations.report.figures import Axis, Chart, Curve, Level, Whisker
@@ -94,7 +95,7 @@ def _epsilon(run: Run, privacy: Mapping[str, Any]) -> Markup | None:
     limit = privacy.get("limit")
     spent = {site: _spent(run, site) for site in run.sites}
     values = [y for points in spent.values() for _, y in points if y is not None]
-    if not values:
+    if not values or privacy["epsilon"] is None:
         return None
     high = figures.around([*values, *([limit] if limit else [])], low=0.0)[1]
     lines = [Curve(name=site, points=points, style=f"s{i % SERIES}") for i, (site, points) in enumerate(spent.items())]
@@ -147,7 +148,8 @@ def _participation(run: Run) -> Markup | None:
 def _mark(entry: Mapping[str, Any], site: str) -> str:
     if site in entry.get("sites", ()):
         return "present"
-    return "refused" if any(one.get("site") == site for one in entry.get("refusals", ())) else "absent"
+    codes = {one["code"] for one in entry.get("refusals", ()) if one["site"] == site}
+    return "refused" if codes - {Code.SITE_UNREACHABLE.value} else "absent"
 
 
 def _spent(run: Run, site: str) -> list[tuple[float, float | None]]:

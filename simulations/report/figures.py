@@ -208,7 +208,9 @@ def _whisker(row: Whisker, top: float, across: _Scale) -> Markup:
         return parts[0] + _text(10, y + 4, row.note, "tick", "start")
     left, right, x = across(row.low), across(row.high), across(row.value)
     hover = f"{row.name}: {row.note}"
-    parts.append(_tag("rect", f"range {row.style}", hover, x=left, y=y - 3, width=max(1.0, right - left), height=6, rx=3))
+    parts.append(
+        _tag("rect", f"range {row.style}", hover, x=left, y=y - 3, width=max(1.0, right - left), height=6, rx=3)
+    )
     parts.append(_tag("circle", f"point {row.style}", hover, cx=x, cy=y, r=5))
     return Markup("").join(parts)
 

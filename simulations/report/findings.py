@@ -84,9 +84,10 @@ def _participation(run: Run, site: str) -> dict[str, Any]:
 
 
 def _refusals(run: Run) -> list[dict[str, Any]]:
-    """How often each refusal occurred, by site; most frequent first."""
-    every = [one for entry in run.rounds for one in entry.get("refusals", ())] + list(run.facts.get("refusals") or ())
-    counted = Counter((str(one.get("site") or "—"), str(one.get("code"))) for one in every if isinstance(one, Mapping))
+    """How often each site refused with which code, most frequent first; a site left out for good at least once."""
+    counted = Counter((one["site"], one["code"]) for entry in run.rounds for one in entry.get("refusals", ()))
+    for one in run.facts.get("refusals") or ():
+        counted.setdefault((one["site"], one["code"]), 1)
     ordered = sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))
     return [{"site": site, "code": code, "count": count} for (site, code), count in ordered]
 

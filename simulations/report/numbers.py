@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from markupsafe import Markup
 
@@ -42,8 +43,8 @@ def share(value: float | None, name: str) -> Markup:
 
 def _up(value: float, digits: int) -> float:
     """`value` rounded up, except for what float arithmetic added far behind the point."""
-    scale = 10**digits
-    return -(-round(value * scale, 6) // 1) / scale
+    scale = float(10**digits)
+    return math.ceil(round(value * scale, 6)) / scale
 
 
 def _data(value: float | None, shown: str) -> Markup:

@@ -47,29 +47,37 @@ def build(run: Path, *, tolerance: Tolerance = _NO_TOLERANCE, sensitive: Sequenc
 def page(run: Run, found: Mapping[str, Any]) -> str:
     """The HTML of a run. Every value from outside is escaped."""
     job = run.facts["job"]
-    return environment().get_template("page.html").render(
-        facts={"started": None, **run.facts},
-        job=job,
-        job_text=json.dumps(job, indent=2, sort_keys=True, ensure_ascii=False),
-        found=found,
-        learning=found["learning"],
-        words=words(run, found),
-        drawings=drawings(run, found),
-        bars=_bars(found["privacy"]),
-        foremost=_foremost(found["privacy"]),
-        names=NAMES,
-        rates=_rates(found["fairness"]["groups"]),
-        site_key=[(site, f"s{i % SERIES}") for i, site in enumerate(run.sites)],
-        seeds=_pairs(run.facts.get("seeds")),
-        versions=_pairs(run.facts.get("versions")),
-        fingerprints=_pairs(run.facts.get("fingerprints")),
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            facts={"started": None, "ended": None, **run.facts},
+            job=job,
+            job_text=json.dumps(job, indent=2, sort_keys=True, ensure_ascii=False),
+            found=found,
+            learning=found["learning"],
+            words=words(run, found),
+            drawings=drawings(run, found),
+            bars=_bars(found["privacy"]),
+            foremost=_foremost(found["privacy"]),
+            names=NAMES,
+            rates=_rates(found["fairness"]["groups"]),
+            site_key=[(site, f"s{i % SERIES}") for i, site in enumerate(run.sites)],
+            seeds=_pairs(run.facts.get("seeds")),
+            versions=_pairs(run.facts.get("versions")),
+            fingerprints=_pairs(run.facts.get("fingerprints")),
+        )
     )
 
 
 def environment() -> Environment:
     """Templates with escaping always on and the filters that write numbers."""
     made = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     names = ("number", "percent", "count", "epsilon", "small", "share")
     made.filters.update({name: getattr(numbers, name) for name in names})
@@ -94,17 +102,19 @@ def replace_file(path: Path, text: str) -> None:
 
 def _bars(privacy: Mapping[str, Any]) -> dict[str, Markup]:
     """One bar a site: how much of the job's epsilon its ledger holds."""
-    limit = privacy.get("limit")
-    known = [site for site in privacy["sites"] if limit and site["recomputed"] is not None]
-    return {site["site"]: figures.bar(f"{site['site']}: ε", site["recomputed"], limit) for site in known} | {
-        site["site"]: Markup("") for site in privacy["sites"] if site not in known
+    limit = privacy.get("limit") or 0.0
+    costs = {site["site"]: site["recomputed"] if limit else None for site in privacy["sites"]}
+    return {
+        site: Markup("") if cost is None else figures.bar(f"{site}: ε", cost, limit) for site, cost in costs.items()
     }
 
 
-def _foremost(privacy: Mapping[str, Any]) -> str:
-    """The claim of the site with the largest epsilon; nothing claimed counts as more than any number."""
+def _foremost(privacy: Mapping[str, Any]) -> tuple[str, str]:
+    """The claim of the site with the largest epsilon, its first sentence apart; no bound counts as the largest."""
     costs = [math.inf if site["recomputed"] is None else site["recomputed"] for site in privacy["sites"]]
-    return str(privacy["claims"][costs.index(max(costs))]) if costs else "No site took part."
+    claim = str(privacy["claims"][costs.index(max(costs))]) if costs else "No site took part."
+    first, stop, rest = claim.partition(". ")
+    return first + stop, rest
 
 
 def _rates(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -27,37 +27,52 @@ def words(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_COVERS = (
+    "Epsilon covers what left the sites as sums. It does not cover who took part, when, how long it took, which refusals "
+    "occurred, the public nominal sizes, or choices made by looking at several runs."
+)
+_HONESTY = (
+    "The figures rest on sites that run the named software. A site can always weaken the protection of its own records; "
+    "the ledgers prove what was charged, not which program ran."
+)
+_PERSONS = (
+    "If one person has records at several sites, or several records at one, that person’s loss is larger than one "
+    "record’s; the ledgers of those sites then have to be composed."
+)
+_KEYS = (
+    "Signatures are checked with the keys of the manifest that lies in the run itself. Compare the manifest’s digest, "
+    "under Provenance, with the one that your federation signed."
+)
+_TOGETHER = (
+    "The noise of several sites adds up inside secure aggregation. The guarantee holds while no more sites than the job "
+    "declares tell their noise to the server."
+)
+_MEASURED = (
+    "Accuracies of the model, of pooled data and of each site alone were measured by the simulation, which sees every "
+    "record. A federation of real sites cannot print them; it has the released counts."
+)
+_GROUPS = (
+    "The fairness verdict speaks of the named groups, on held-out records of these sites, with these labels. It says "
+    "nothing about other groups, or about whether the labels themselves are fair."
+)
+_NOISY = "Each count by group carries privacy noise (standard deviation {} records); intervals include it."
+
+
 def limits(run: Run, found: Mapping[str, Any]) -> list[Markup]:
     """What is not covered, chosen by what ran; never empty."""
-    privacy = run.facts["job"].get("privacy", {})
-    told = [
-        "Epsilon covers what left the sites as sums. It does not cover who took part, when, how long it took, which "
-        "refusals occurred, the public nominal sizes, or choices made by looking at several runs.",
-        "The figures rest on sites that run the named software. A site can always weaken the protection of its own "
-        "records; the ledgers prove what was charged, not which program ran.",
-        "If one person has records at several sites, or several records at one, that person’s loss is larger than one "
-        "record’s; the ledgers of those sites then have to be composed.",
+    facts, fairness = run.facts, found["fairness"]
+    chosen = [
+        (_COVERS, True),
+        (_HONESTY, True),
+        (_PERSONS, True),
+        (_KEYS, True),
+        (_TOGETHER, facts["job"].get("privacy", {}).get("mode") == "M2"),
+        (_MEASURED, bool(facts.get("baselines")) or facts.get("accuracy") is not None),
+        (_GROUPS, bool(fairness["metrics"])),
     ]
-    if privacy.get("mode") == "M2":
-        told.append(
-            "The noise of several sites adds up inside secure aggregation. The guarantee holds while no more sites "
-            "than the job declares tell their noise to the server."
-        )
-    if run.facts.get("baselines") or run.facts.get("accuracy") is not None:
-        told.append(
-            "Accuracies of the model, of pooled data and of each site alone were measured by the simulation, which "
-            "sees every record. A federation of real sites cannot print them; it has the released counts."
-        )
-    if found["fairness"]["metrics"]:
-        told.append(
-            "The fairness verdict speaks of the named groups, on held-out records of these sites, with these labels. "
-            "It says nothing about other groups, or about whether the labels themselves are fair."
-        )
-    if found["fairness"].get("noise_sd"):
-        noise = number(found["fairness"]["noise_sd"], 1)
-        text = "Each count by group carries privacy noise (standard deviation {} records); intervals include it."
-        return [*map(Markup.escape, told), Markup(text).format(noise)]
-    return [Markup.escape(text) for text in told]
+    told = [Markup.escape(text) for text, holds in chosen if holds]
+    noise = fairness.get("noise_sd")
+    return [*told, _said(_NOISY, number(noise, 1))] if noise else told
 
 
 def _opening(run: Run, found: Mapping[str, Any]) -> Markup:
@@ -65,7 +80,7 @@ def _opening(run: Run, found: Mapping[str, Any]) -> Markup:
     dataset = job.get("dataset") or job.get("data", {}).get("dataset") or "their own data"
     text = "{} sites trained one {} model on {} in {} rounds, and no record left the site that holds it."
     sites, rounds = count(len(found["participation"])), count(found["learning"]["rounds"])
-    return Markup(text).format(sites, job["model"]["name"], dataset, rounds)
+    return _said(text, sites, job["model"]["name"], dataset, rounds)
 
 
 def _privacy(privacy: Mapping[str, Any]) -> Markup:
@@ -73,22 +88,23 @@ def _privacy(privacy: Mapping[str, Any]) -> Markup:
         return Markup.escape("The ledgers do not support what the run claims; the findings are listed below.")
     if privacy["epsilon"] is None:
         return Markup.escape("The ledgers are intact. The run added no noise that could be claimed.")
-    return Markup("Every ledger verifies and every figure recomputes. No record costs more than ε = {}.").format(
-        epsilon(privacy["epsilon"])
+    return _said(
+        "Every ledger verifies and every figure recomputes. No record costs more than ε = {}.",
+        epsilon(privacy["epsilon"]),
     )
 
 
 def _epsilon(privacy: Mapping[str, Any]) -> Markup:
     if privacy["epsilon"] is None:
         return Markup.escape("ε, no privacy claimed")
-    return Markup("ε for one record of a site, add or remove one, δ = {}").format(small(privacy["delta"]))
+    return _said("ε for one record of a site, add or remove one, δ = {}", small(privacy["delta"]))
 
 
 def _ledger(privacy: Mapping[str, Any]) -> Markup:
     if not privacy.get("limit"):
         return Markup.escape("Chains, signatures and heads were checked with the keys of the manifest.")
     text = "Chains, signatures and heads were checked with the keys of the manifest. A full bar is the job’s ε = {}."
-    return Markup(text).format(epsilon(privacy["limit"]))
+    return _said(text, epsilon(privacy["limit"]))
 
 
 def _fairness(fairness: Mapping[str, Any]) -> Markup:
@@ -96,32 +112,33 @@ def _fairness(fairness: Mapping[str, Any]) -> Markup:
     if tolerance is None:
         return Markup.escape(f"No verdict: {fairness['reason']}.")
     if verdict == "PASS":
-        return Markup("Every compared rate differs by at most {} between groups.").format(percent(tolerance))
+        return _said("Every compared rate differs by at most {} between groups.", percent(tolerance))
     if verdict == "FAIL":
-        return Markup("At least one rate differs by more than {} between groups.").format(percent(tolerance))
+        return _said("At least one rate differs by more than {} between groups.", percent(tolerance))
     open_ones = [m for m in fairness["metrics"].values() if m["tolerance"] and m["verdict"] == "INCONCLUSIVE"]
     needed = [m["n_to_decide"] for m in open_ones]
     if not needed or None in needed:
-        return Markup("The evidence does not decide against a tolerance of {}.").format(percent(tolerance))
+        return _said("The evidence does not decide against a tolerance of {}.", percent(tolerance))
     text = "Too few records to decide against a tolerance of {}. About {} a group would decide every comparison."
-    return Markup(text).format(percent(tolerance), count(max(needed)))
+    return _said(text, percent(tolerance), count(max(needed)))
 
 
 def _fairness_section(fairness: Mapping[str, Any]) -> Markup:
     if not fairness["metrics"]:
         return Markup.escape(f"Not audited: {fairness['reason']}.")
     groups = " and ".join(fairness["attributes"]) or "no attribute"
-    return Markup(
+    text = (
         "Groups by {} are compared by counts over held-out records, summed under secure aggregation. A verdict needs "
         "the whole interval on one side of a tolerance that somebody declared."
-    ).format(groups)
+    )
+    return _said(text, groups)
 
 
 def _gaps(fairness: Mapping[str, Any]) -> Markup:
     if fairness.get("tolerance") is None:
         return Markup.escape("Bars are simultaneous 95 % intervals over all pairs. No tolerance was declared.")
     text = "Bars are simultaneous 95 % intervals over all pairs; the shaded zone is the tolerance of {}."
-    return Markup(text).format(percent(fairness["tolerance"]))
+    return _said(text, percent(fairness["tolerance"]))
 
 
 def _learning(learning: Mapping[str, Any]) -> Markup:
@@ -130,12 +147,12 @@ def _learning(learning: Mapping[str, Any]) -> Markup:
     if accuracy is None:
         if learning["released_accuracy"] is None:
             return Markup.escape("No accuracy was measured.")
-        return Markup("Released counts give an accuracy of {}.").format(percent(learning["released_accuracy"]))
-    text = Markup("Together {}").format(percent(accuracy))
+        return _said("Released counts give an accuracy of {}.", percent(learning["released_accuracy"]))
+    text = _said("Together {}", percent(accuracy))
     if alone is not None:
-        text += Markup("; a site alone reaches {} on average").format(percent(alone))
+        text += _said("; a site alone reaches {} on average", percent(alone))
     if pooled is not None:
-        text += Markup("; all data in one place, without privacy, {}").format(percent(pooled))
+        text += _said("; all data in one place, without privacy, {}", percent(pooled))
     return text + Markup(".")
 
 
@@ -145,3 +162,8 @@ def _baselines(learning: Mapping[str, Any]) -> Markup:
     return Markup.escape(
         "How the federated model compares with the two alternatives: every site by itself, and all data in one place."
     )
+
+
+def _said(text: str, *values: Markup | str) -> Markup:
+    """`text` of this file with values in its places; a value that is no markup is escaped."""
+    return Markup(text).format(*values)  # noqa: S704 - the text is ours

@@ -105,13 +105,13 @@ def _facts(
     took = {name: sum(present(name, i) for i in range(1, rounds + 1)) for name in NAMES}
     figures = {name: max(spent(train, took[name]), spent(counts, 1)) for name in NAMES}
     return {
-        "schema": 1, "status": "completed", "run": RUN, "started": "2026-05-04T09:30:00+00:00", "seconds": 14.2,
+        "schema": 1, "status": "completed", "run": RUN, "ended": "2026-05-04T09:30:00+00:00", "seconds": 14.2,
         "job": {
             "name": "diabetes-progression", "seed": 7, "rounds": rounds, "dataset": "clinics",
             "model": {"name": "logistic", "settings": {}}, "privacy": plain(settings),
             "aggregation": {"strategy": "fedsgd", "secure": "alm-v1", "quorum": 3},
         },
-        "versions": {"hushfed": "0.1.0", "flwr": "1.41.0", "torch": "2.13.0", "opacus": "1.6.0", "dp-accounting": "0.6.0"},
+        "versions": {"hushfed": "0.1.0", "flwr": "1.41.0", "torch": "2.13.0", "dp-accounting": "0.6.0"},
         "seeds": {"job": 7, "split": 11},
         "fingerprints": {name: hashlib.sha256(b"data" + name.encode()).hexdigest() for name in NAMES},
         "manifest": {
@@ -123,7 +123,7 @@ def _facts(
             ],
         },
         "heads": {name: {"head": line.hash.hex(), "epsilon": figures[name]} for name, line in heads.items()},
-        "evaluation": _evaluation(counts),
+        "evaluation": _evaluation(counts, rounds),
         "accuracy": 0.741, "noise": settings.noise, "refusals": [],
         "baselines": {
             "pooled_accuracy": 0.757, "alone_accuracy": 0.6805, "chance": 0.53,
@@ -132,7 +132,7 @@ def _facts(
     }  # fmt: skip
 
 
-def _evaluation(counts: MechanismPlan) -> dict[str, Any]:
+def _evaluation(counts: MechanismPlan, rounds: int) -> dict[str, Any]:
     """Counts of about 1800 held-out records, with the noise of the four sites' plans."""
     rng = np.random.default_rng(3)
     sd = counts.sigma * 2
@@ -140,9 +140,12 @@ def _evaluation(counts: MechanismPlan) -> dict[str, Any]:
     table = []
     for cell, size in enumerate(sizes):
         positive = 0.38 + 0.02 * (cell % 4)
-        rows = [[size * (1 - positive) * 0.78, size * (1 - positive) * 0.22], [size * positive * 0.3, size * positive * 0.7]]
+        rows = [
+            [size * (1 - positive) * 0.78, size * (1 - positive) * 0.22],
+            [size * positive * 0.3, size * positive * 0.7],
+        ]
         table.append([[round(value + float(rng.normal(0, sd))) for value in row] for row in rows])
     return {
         "groups": ["sex", "age"], "cells": CELLS, "classes": 2, "bins": 2, "counts": table, "noise_sd": sd,
-        "threshold_bin": 1, "sites": 4,
+        "threshold_bin": 1, "sites": list(NAMES), "round": rounds,
     }  # fmt: skip

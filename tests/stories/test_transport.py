@@ -69,7 +69,7 @@ def play(
     settings = {"job": str(folder / "script.json"), "state": str(folder)}
     run = federation.run(settings, make_bundle("echo_app:app"))
     if during is not None:
-        until(lambda: (folder / "began-0").exists(), 30)
+        until((folder / "began-0").exists, 30)
         time.sleep(0.7)  # the order is with the agents by now
         during()
     state = federation.wait(run, 60)
@@ -242,10 +242,10 @@ def test_a_key_that_is_revoked_is_out_and_a_link_told_to_stop_leaves_at_once(fed
         join(federation, key.private.parent, key.private, federation.layout.server.ca) for key in (leaving, revoked)
     ]
 
-    def online(key: bytes) -> bool:
-        return any(node.online for node in federation.fleet.nodes() if node.public == key)
+    def online(*keys: bytes) -> bool:
+        return {node.public for node in federation.fleet.nodes() if node.online} >= set(keys)
 
-    until(lambda: online(leaving.public) and online(revoked.public), 30)
+    until(partial(online, leaving.public, revoked.public), 30)
     federation.fleet.revoke(revoked.public)
     links[0].terminate()
     links[0].communicate(timeout=5)

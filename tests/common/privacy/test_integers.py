@@ -21,8 +21,7 @@ def discrete(sigma, reach):
 
 def rounded(sigma, reach):
     edges = np.arange(-reach, reach + 1.0)
-    upper = norm.sf(np.abs(edges) - 0.5, scale=sigma) - norm.sf(np.abs(edges) + 0.5, scale=sigma)
-    return upper
+    return norm.sf(np.abs(edges) - 0.5, scale=sigma) - norm.sf(np.abs(edges) + 0.5, scale=sigma)
 
 
 @pytest.mark.parametrize("sigma", [10.0, 17.5, 40.0, 150.0])

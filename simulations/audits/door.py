@@ -1,0 +1,101 @@
+"""Audit a finished run, or any table of predictions: privacy and fairness, with a verdict as the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from common import console
+from common.errors import Code, Refusal
+from simulations.audits import fairness, privacy, tables
+from simulations.audits.fairness import Tolerance
+from simulations.audits.groups import Tally, from_release
+from simulations.audits.intervals import Verdict
+from simulations.audits.runs import read_run
+
+app = typer.Typer(help="Audits whose verdict is the exit code: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 refused.")
+
+Run = Annotated[Path, typer.Argument(help="Directory of a finished run.", show_default=False)]
+MaybeRun = Annotated[Path | None, typer.Argument(help="Directory of a finished run.", show_default=False)]
+Table = Annotated[Path | None, typer.Option("--table", help="CSV of predictions, instead of a run.")]
+Label = Annotated[str | None, typer.Option("--label", help="With --table: column of the truth, 0 or 1.")]
+Score = Annotated[str | None, typer.Option("--score", help="With --table: column of the model's score.")]
+Threshold = Annotated[float | None, typer.Option("--threshold", help="With --table: positive from here on [0.5].")]
+Sensitive = Annotated[list[str] | None, typer.Option("--sensitive", help="Attribute to compare by; repeatable.")]
+Difference = Annotated[float | None, typer.Option("--tolerance", help="Largest accepted difference of a rate.")]
+Ratio = Annotated[float | None, typer.Option("--ratio-tolerance", help="Smallest accepted ratio of a rate, as 0.8.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
+
+_EXITS = {
+    Verdict.PASS: console.Exit.DONE,
+    Verdict.FAIL: console.Exit.FAIL,
+    Verdict.INCONCLUSIVE: console.Exit.INCONCLUSIVE,
+}
+
+
+@app.command("privacy")
+@console.guarded
+def audit_privacy(run: Run, json: Json = False) -> console.Exit:
+    """Verify every site's ledger and recompute every epsilon from the plans alone."""
+    found = privacy.audit(read_run(run))
+    shown = found if json else {name: value for name, value in found.items() if name != "manifest"}
+    console.emit(shown, json=json)
+    return _EXITS[Verdict(found["verdict"])]
+
+
+@app.command("fairness")
+@console.guarded
+def audit_fairness(
+    run: MaybeRun = None,
+    *,
+    table: Table = None,
+    label: Label = None,
+    score: Score = None,
+    threshold: Threshold = None,
+    sensitive: Sensitive = None,
+    tolerance: Difference = None,
+    ratio_tolerance: Ratio = None,
+    json: Json = False,
+) -> console.Exit:
+    """Compare groups: rates, gaps with intervals that include privacy noise, and a verdict against your tolerance."""
+    asked = Tolerance(difference=tolerance, ratio=ratio_tolerance)
+    if table is None:
+        if run is None or label or score or threshold is not None:
+            raise _unclear("--label, --score and --threshold belong to --table, and without --table a RUN is needed")
+        tally = _released(run, sensitive or [])
+    else:
+        if run is not None or not label or not score:
+            raise _unclear("--table needs --label and --score, and no RUN beside it")
+        cut = 0.5 if threshold is None else threshold
+        columns = tables.Columns(label=label, score=score, sensitive=tuple(sensitive or ()), threshold=cut)
+        tally = tables.read(table, columns)
+    found = fairness.audit(tally, asked)
+    console.emit(found if json else _readable(found), json=json)
+    return _EXITS[Verdict(found["verdict"])]
+
+
+def _released(run: Path, sensitive: list[str]) -> Tally:
+    """The counts by group that a run released. Errors: Refusal DATA_INVALID if it released none."""
+    evaluation = read_run(run).facts.get("evaluation")
+    if not evaluation:
+        raise Refusal(
+            Code.DATA_INVALID, f"{run} not audited", "it released no counts by group", "Ask for releases in the job"
+        )
+    tally = from_release(evaluation)
+    return tally.by(sensitive) if sensitive else tally
+
+
+def _readable(found: dict[str, Any]) -> dict[str, Any]:
+    """What a person wants to see of it: verdict, metrics and groups as two tables."""
+    metric = ("value", "low", "high", "tolerance", "verdict", "reason")
+    metrics = [{"metric": name, **{key: row[key] for key in metric}} for name, row in found["metrics"].items()]
+    groups = [{key: value for key, value in row.items() if key != "intervals"} for row in found["groups"]]
+    return {"verdict": found["verdict"], "reason": found["reason"], "metrics": metrics, "groups": groups}
+
+
+def _unclear(why: str) -> Refusal:
+    return Refusal(
+        Code.CONFIG_INVALID, "Nothing audited", why, "Give RUN, or --table FILE --label COLUMN --score COLUMN"
+    )

@@ -1,0 +1,82 @@
+"""From the coordinator's result to the run directory that people read: yardsticks, audits, report, all or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+import numpy as np
+
+from common.errors import Code, Refusal
+from common.job import Job
+from common.parameters import Flat
+from common.work import model_of
+from deploy.provision import FederationFolder
+from simulations.report.page import build
+from simulations.scenario import Scenario
+from simulations.yardsticks import measure
+
+
+def refuse_to_overwrite(out: Path) -> None:
+    """Refuse a folder that holds anything, before any work is done. Errors: Refusal FILE_EXISTS."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Refusal(Code.FILE_EXISTS, f"{out} not used", "it is not empty", "Name a new folder with --out")
+
+
+def finish(scenario: Scenario, job: Job, federation: FederationFolder, result: Path, out: Path) -> dict[str, Any]:
+    """Write the run directory `out` from the coordinator's `result`; return what commands print of it.
+
+    What only a world that holds all data knows (exact accuracy, baselines) is added and marked as such.
+    """
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(result, part)
+    table = json.loads((part / "run.json").read_text())
+    found = measure(job, federation, _flat(part / "model.safetensors", job))
+    table |= {"accuracy": found.accuracy, "baselines": found.as_dict()}
+    table["seeds"] = {"job": job.seed, "world": scenario.world.seed}
+    (part / "run.json").write_text(json.dumps(table, indent=2, sort_keys=True) + "\n")
+    build(part)
+    if out.exists():
+        out.rmdir()
+    part.replace(out)
+    return summary(table, out)
+
+
+def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """The keys that `hushfed demo` and `hushfed simulate run` print, from run.json and the rounds."""
+    rounds = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+    privacy, baselines = table["job"]["privacy"], table["baselines"] or {}
+    spent = [head["epsilon"] for head in table["heads"].values()]
+    void = privacy["mode"] == "none" or table["noise"] != "system" or None in spent
+    return {
+        "status": table["status"],
+        "run": str(out),
+        "sites": len(table["manifest"]["sites"]),
+        "rounds": len(rounds),
+        "accuracy": table["accuracy"],
+        "pooled_accuracy": baselines.get("pooled_accuracy"),
+        "alone_accuracy": baselines.get("alone_accuracy"),
+        "privacy": {
+            "epsilon": None if void or not spent else max(spent),
+            "delta": privacy["delta"],
+            "unit": privacy["unit"],
+            "mode": privacy["mode"],
+        },
+        "seconds": table["seconds"],
+        "seconds_per_round": round(sum(row["seconds"] for row in rounds) / max(1, len(rounds)), 3),
+        "report": str(out / "report.html"),
+    }
+
+
+def _flat(path: Path, job: Job) -> Flat:
+    """The parameters of a model file in the order of the job's model."""
+    arrays = load_file(path)
+    names = [name for name, parameter in model_of(job).named_parameters() if parameter.requires_grad]
+    flat: Flat = np.concatenate([arrays[name].reshape(-1) for name in names])
+    return flat

@@ -1,0 +1,195 @@
+"""Vectors: what any other implementation of `alm-v1` must compute, bit by bit (tests/vectors/secagg.json)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from client.secagg import mask_total, masked_report, round_keys
+from common.config import canonical
+from common.identity import Signer
+from common.randomness import ReplayEntropy
+from common.secagg import (
+    Aggregation,
+    IntegerCodec,
+    Manifest,
+    Ring,
+    RoundSeed,
+    Rules,
+    SiteEntry,
+    add_masks,
+    context_digest,
+    lower,
+    pack,
+    parse_manifest,
+    record_digest,
+    reduce,
+    sealed,
+)
+from common.secagg.discrete import discrete_gaussian
+from common.secagg.keys import Pair, agree, decapsulate, public
+from common.secagg.wire import SessionRecord
+from server.secagg import Collecting
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "secagg.json").read_text())
+
+
+def of_hex(table: dict[str, str], name: str) -> bytes:
+    return bytes.fromhex(table[name])
+
+
+def masked(key: bytes, integers: list[int], bits: int) -> str:
+    """The integers, padded to whole bytes, under one mask; packed bytes of the integers alone."""
+    ring = Ring(bits, -(-len(integers) // 4) * 4)
+    lanes = lower(ring, np.array(integers + [0] * (ring.lanes - len(integers)), np.int64))
+    add_masks([key], lanes)
+    return pack(ring, reduce(ring, lanes))[: len(integers) * bits // 8].hex()
+
+
+def primitives(given: dict[str, Any]) -> dict[str, str]:
+    """Key agreement, context, mask key, keystream and one masked vector in suite 1."""
+    site_key = X25519PrivateKey.from_private_bytes(of_hex(given, "esk"))
+    unmasker_key = X25519PrivateKey.from_private_bytes(of_hex(given, "hsk"))
+    context = context_digest(*(of_hex(given, name) for name in ("h_F", "h_R")), given["r"], of_hex(given, "h_model"))
+    shared = agree(site_key, public(unmasker_key))
+    pair = Pair(
+        context=context,
+        site=given["i"],
+        unmasker=given["c"],
+        exchange=public(site_key),
+        unmasker_exchange=public(unmasker_key),
+        ciphertext=None,
+    )
+    key = pair.mask_key(shared)
+    return {
+        "epk": public(site_key).hex(),
+        "hpk": public(unmasker_key).hex(),
+        "ctx": context.hex(),
+        "shared": shared.hex(),
+        "k": key.hex(),
+        "keystream": masked(key, [0] * 8, 32),
+        "masked": masked(key, given["x"], 24),
+        "masked_by_width": {str(bits): masked(key, [5, -5, 2**15 - 1, -(2**15)], bits) for bits in (16, 20, 24, 28, 32)},
+    }
+
+
+def hybrid(given: dict[str, Any]) -> dict[str, str]:
+    """Round keys from a seed, and the mask key of suite 2 from a ciphertext."""
+    seed = RoundSeed(of_hex(given, "rho"))
+    kem = MLKEM768PrivateKey.from_seed_bytes(bytes(range(64)))
+    site_key = X25519PrivateKey.from_private_bytes(of_hex(given, "esk"))
+    ciphertext = of_hex(given, "ciphertext")
+    shared = agree(seed.exchange, public(site_key)) + decapsulate(seed.kem, ciphertext)
+    pair = Pair(
+        context=of_hex(given, "ctx"),
+        site=given["i"],
+        unmasker=given["c"],
+        exchange=public(site_key),
+        unmasker_exchange=public(seed.exchange),
+        ciphertext=ciphertext,
+    )
+    return {
+        "exchange": public(seed.exchange).hex(),
+        "kem_sha256": hashlib.sha256(public(seed.kem)).hexdigest(),
+        "kem_sha256_of_seed_00_to_3f": hashlib.sha256(public(kem)).hexdigest(),
+        "shared": shared.hex(),
+        "k": pair.mask_key(shared).hex(),
+    }
+
+
+def manifest_of(signers: dict[int, Signer]) -> Manifest:
+    return Manifest(
+        federation="vectors",
+        version=1,
+        coordinator=bytes([7] * 32),
+        sites=tuple(
+            SiteEntry(
+                id=number,
+                name=f"site-{number}",
+                org=f"org-{number}",
+                identity=signer.public,
+                node=f"ecdsa-sha2-nistp384 key-{number}",
+                nominal_records=100,
+            )
+            for number, signer in signers.items()
+        ),
+        unmaskers=(1, 2),
+        rules=Rules(
+            unmaskers_min=2, quorum_min=2, orgs_min=1, sites_max=4, corrupt_max=1, overlap_min=1, rounds_max=8, suite=1
+        ),
+    )
+
+
+def whole_round(given: dict[str, Any]) -> dict[str, Any]:
+    """Three sites, two of them unmask, suite 1, from fixed secrets: every byte that crosses the wire."""
+    signers = {int(site): Signer.from_seed(bytes.fromhex(seed)) for site, seed in given["identities"].items()}
+    manifest = manifest_of(signers)
+    session = SessionRecord(
+        sid=of_hex(given, "sid"),
+        manifest=manifest.digest,
+        job=of_hex(given, "job"),
+        unmaskers=(1, 2),
+        first=0,
+        count=8,
+        suite=1,
+    )
+    codec = IntegerCodec(dimension=3, sites_max=4, bits=24)
+    aggregation = Aggregation(
+        manifest=manifest, session=session, number=5, binding=of_hex(given, "h_model"), ring=codec.ring
+    )
+    seeds = {int(site): RoundSeed(bytes.fromhex(seed)) for site, seed in given["rho"].items()}
+    keys = [round_keys(signers[site], session, site, 5, seeds[site]) for site in (1, 2)]
+    state, reports = Collecting.open(aggregation, signers), {}
+    for site, signer in signers.items():
+        exchange = X25519PrivateKey.from_private_bytes(bytes.fromhex(given["esk"][str(site)]))
+        encoded = codec.encode(np.array(given["x"][str(site)], np.int64))
+        reports[site] = masked_report(signer, aggregation, keys, encoded, exchange)
+        state = state.receive(site, reports[site])
+    closed = state.close()
+    totals = {site: mask_total(signers[site], aggregation, seeds[site], closed.members(site)) for site in (1, 2)}
+    return {
+        "manifest": canonical(json.loads(sealed(manifest, signers[1]))).decode(),
+        "h_F": manifest.digest.hex(),
+        "h_R": record_digest(session).hex(),
+        "ctx": aggregation.context.hex(),
+        "key_signatures": [key.signature.hex() for key in keys],
+        "reports": {str(site): [report.body.hex(), report.signature.hex()] for site, report in reports.items()},
+        "h_S": totals[1].set_digest.hex(),
+        "totals": {str(site): [total.body.hex(), total.signature.hex()] for site, total in totals.items()},
+        "sum": closed.unmask(totals.values(), codec).values.tolist(),
+    }
+
+
+def noise(given: dict[str, Any]) -> dict[str, list[int]]:
+    """Draws of the discrete Gaussian from a replayed stream, by sigma."""
+    return {
+        str(sigma): discrete_gaussian(sigma, 8, ReplayEntropy(given["seed"], "vectors")).tolist()
+        for sigma in given["sigmas"]
+    }
+
+
+PARTS = {"primitives": primitives, "hybrid": hybrid, "whole_round": whole_round, "noise": noise}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_computed_values_equal_the_vectors(part):
+    assert PARTS[part](VECTORS[part]["given"]) == VECTORS[part]["expected"]
+
+
+def test_the_sum_of_the_vectors_round_is_the_sum_of_its_vectors():
+    given = VECTORS["whole_round"]["given"]["x"]
+    assert VECTORS["whole_round"]["expected"]["sum"] == np.sum(list(given.values()), axis=0).tolist()
+
+
+def test_the_manifest_of_the_vectors_is_read_and_gives_their_digest():
+    expected = VECTORS["whole_round"]["expected"]
+    governance = Signer.from_seed(bytes.fromhex(VECTORS["whole_round"]["given"]["identities"]["1"]))
+    manifest = parse_manifest(expected["manifest"].encode() + b"\n", governance.public)
+    assert manifest.digest.hex() == expected["h_F"]
