@@ -80,7 +80,7 @@ class Aggregator:
         charges: dict[int, tuple[bytes, float]] = {}
         sizes: dict[int, int] = {}
         for answer in self._questions.ask(order, collecting.cohort, self._seconds):
-            sizes[answer.site] = len(order.parameters) + answer.size
+            sizes[answer.site] = answer.size
             if isinstance(answer.reply, Reported):
                 charges[answer.site] = (answer.reply.head, answer.reply.epsilon)
                 collecting, code = _received(collecting, answer)

@@ -29,7 +29,7 @@ class Sites(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What one site said: its reply, or the code with which it refused. `size` is the reply's bytes."""
+    """What one site said: its reply, or the code with which it refused. `size`: bytes of order and reply together."""
 
     site: int
     reply: AnyReply | None
@@ -62,20 +62,22 @@ class Questions:
         for site, data in self.sites.ask(frames, to, seconds):
             if site in silent:
                 silent.discard(site)
-                yield self._read(site, data, digests[site])
+                sent = len(frames[site] if isinstance(frames, dict) else frames)
+                yield self._read(site, data, digests[site], sent)
         for site in sorted(silent):
             yield Answer(site, None, Code.SITE_UNREACHABLE)
 
-    def _read(self, site: int, data: bytes | None, digest: bytes) -> Answer:
+    def _read(self, site: int, data: bytes | None, digest: bytes, sent: int) -> Answer:
         if data is None:
-            return Answer(site, None, Code.SITE_UNREACHABLE)
+            return Answer(site, None, Code.SITE_UNREACHABLE, sent)
+        size = sent + len(data)
         try:
             reply = open_reply(data, site, self.manifest.site(site).identity, digest)
         except Refusal as refusal:
-            return Answer(site, None, refusal.code, len(data))
+            return Answer(site, None, refusal.code, size)
         if isinstance(reply, Refused):
-            return Answer(site, None, _known(reply.code), len(data))
-        return Answer(site, reply, None, len(data))
+            return Answer(site, None, _known(reply.code), size)
+        return Answer(site, reply, None, size)
 
 
 def _known(code: str) -> Code:

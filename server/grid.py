@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from common.errors import Code, Refusal
@@ -120,7 +121,7 @@ def canonical_key(key: str | bytes) -> bytes:
             public: Any = serialization.load_pem_public_key(text)
         else:
             public = serialization.load_ssh_public_key(text)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise Refusal(
             Code.CONFIG_INVALID, "A node key was not read", "it is neither PEM nor OpenSSH text", "Check the manifest"
         ) from None

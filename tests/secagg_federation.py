@@ -108,7 +108,9 @@ class Federation:
         self.reports[site] = mask(self.stores[site], aggregation, keys, self.codec.encode(vector))
         return self.reports[site]
 
-    def collected(self, number: int = 0, sites: Collection[int] | None = None, binding: bytes | None = None) -> Unmasking:
+    def collected(
+        self, number: int = 0, sites: Collection[int] | None = None, binding: bytes | None = None
+    ) -> Unmasking:
         """Reports of `sites`, each a vector of its own id, closed."""
         aggregation = self.aggregation(number, binding)
         state = Collecting.open(aggregation, self.manifest.ids)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from common.randomness import Entropy  # it imports torch, which a process that only reads messages has no use for
 
 CANARIES = 8  # lanes that are zero at every site
+_BLOCK = 1 << 14  # values encoded at a time, so that every pass stays in the cache; a multiple of 4
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,82 @@ class Codec(Protocol):
     @property
     def ring(self) -> Ring:
         """The ring that reports are added in."""
+
+    def open_sum(self, total: Lanes, members: int) -> Sum:
+        """The sum in unmasked lanes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeCodec:
+    """Bounded reals in fixed point: the sum of up to `sites_max` sites cannot overflow.
+
+    dimension   d, reals of the vector
+    bits        b; v = b - ⌈log2 sites_max⌉ bits carry a value, the rest its sum
+    sites_max   n_max
+    bound       C∞, in the vector's units; larger entries are clamped to it
+    weight_cap  W; a site of n records weighs u = min(n, W) / W
+    metrics     q, further reals in [0, 1] beside the vector
+    Errors: Refusal E_RANGE.
+    """
+
+    dimension: int
+    bits: int
+    sites_max: int
+    bound: float
+    weight_cap: float = 1.0
+    metrics: int = 0
+
+    def __post_init__(self) -> None:
+        _check_shape(self.dimension, self.sites_max, self.metrics)
+        if not 0 < self.bound < np.inf or not 0 < self.weight_cap < np.inf:
+            raise _range("Codec", "bound and weight cap must be positive and finite", "Correct them")
+        if self.steps < 1:
+            why = f"{self.bits} bits cannot hold a sum of {self.sites_max} values"
+            raise _range("Codec", why, "Take more bits or fewer sites")
+
+    @property
+    def ring(self) -> Ring:
+        """Vector, count, weight, metrics, canaries, padding."""
+        return _ring(self.bits, self.dimension + 1 + self.metrics)
+
+    @property
+    def steps(self) -> int:
+        """U: integers that stand for `bound`; sites_max * U < 2^(b-1)."""
+        return (1 << max(self.bits - (self.sites_max - 1).bit_length() - 1, 0)) - 1
+
+    def encode(
+        self,
+        values: NDArray[np.floating],
+        entropy: Entropy,
+        *,
+        records: float | None = None,
+        metrics: tuple[float, ...] = (),
+    ) -> Encoded:
+        """One site's contribution u·values, rounded up or down at random so that its expectation is exact.
+
+        values   finite reals [d]; entries beyond ±bound are clamped before they are weighted
+        entropy  rounding bits; |bias| <= 2^-17 of a step
+        records  n, the site's weight before the cap; None weighs 1
+        metrics  q reals in [0, 1]
+        Errors: Refusal UPDATE_INVALID (length, not finite), E_RANGE (weight or metrics outside their range).
+        """
+        _check_length(values, self.dimension)
+        if not np.isfinite(values).all():
+            raise _update("it holds values that are not finite", "Lower the learning rate or look for missing values")
+        weight = 1.0 if records is None else min(records, self.weight_cap) / self.weight_cap
+        if not 0 <= weight <= 1 or len(metrics) != self.metrics or not all(0 <= each <= 1 for each in metrics):
+            raise _range("Contribution", "weight or metrics are outside their range", "Correct them")
+        encoded = _framed(self.ring, self.dimension, self._rounded(np.array((1.0, *metrics)), weight, entropy))
+        for first in range(0, self.dimension, _BLOCK):
+            block = np.clip(values[first : first + _BLOCK], -self.bound, self.bound)
+            integers = self._rounded(block / self.bound, weight, entropy)
+            encoded.lanes[first : first + block.size] = lower(self.ring, integers)
+        return encoded
+
+    def _rounded(self, fractions: NDArray[np.floating], weight: float, entropy: Entropy) -> NDArray[np.int64]:
+        """Fractions of `bound`, weighted, in steps: at most ±U whatever floating point did before."""
+        scaled = fractions.astype(np.float64) * (weight * self.steps)
+        return np.clip(stochastic_round(scaled, entropy), -self.steps, self.steps)
 
     def open_sum(self, total: Lanes, members: int) -> Sum:
         """The sum in unmasked lanes."""
@@ -189,7 +266,9 @@ class IntegerCodec:
         if not np.issubdtype(values.dtype, np.integer) or values.max() > self.limit or values.min() < -self.limit:
             why = f"it holds a value that is no integer of at most {self.limit}"
             raise _range("Contribution", why, "Lower the scale or take more bits")
-        return _framed(self.ring, values.astype(np.int64, copy=False), np.zeros(0, np.int64))
+        encoded = _framed(self.ring, self.dimension, np.zeros(0, np.int64))
+        encoded.lanes[: self.dimension] = lower(self.ring, values.astype(np.int64, copy=False))
+        return encoded
 
     def open_sum(self, total: Lanes, members: int) -> Sum:
         """The sum in unmasked lanes. Errors: Refusal E_SUM_CHECK."""
@@ -207,13 +286,11 @@ def stochastic_round(values: NDArray[np.float64], entropy: Entropy) -> NDArray[n
     return sixteenths >> 16
 
 
-def _framed(ring: Ring, values: NDArray[np.int64], extras: NDArray[np.int64]) -> Encoded:
-    """Lanes: values, a count of one, extras, canaries and padding of zero."""
+def _framed(ring: Ring, dimension: int, extras: NDArray[np.int64]) -> Encoded:
+    """Lanes: values still zero, a count of one, extras, canaries and padding of zero."""
     lanes = ring.zeros()
-    end = values.size + 1 + extras.size
-    lanes[: values.size] = lower(ring, values)
-    lanes[values.size] = 1
-    lanes[values.size + 1 : end] = lower(ring, extras)
+    lanes[dimension] = 1
+    lanes[dimension + 1 : dimension + 1 + extras.size] = lower(ring, extras)
     return Encoded(ring, lanes)
 
 

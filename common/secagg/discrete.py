@@ -146,7 +146,8 @@ def _plan(variance: Fraction) -> Plan:
 def _table(variance: Fraction) -> Table:
     """The table of one variance.
 
-    Tail: P(|X| > T) <= 2·exp(-T² / 2σ²). Thresholds are floors, each 2^-128 off at most; weights carry 256 bits.
+    Tail: P(|X| > T) <= 2·exp(-T² / 2σ²). Thresholds are floors below 2^128, each 2^-128 off at most; weights
+    carry 256 bits.
     """
     half = _half_weights(variance)
     last = len(half) - 1
@@ -154,7 +155,7 @@ def _table(variance: Fraction) -> Table:
     total, reached, thresholds = sum(weights), 0, []
     for weight in weights[:-1]:
         reached += weight
-        thresholds.append((reached << 128) // total)
+        thresholds.append(min((reached << 128) // total, (1 << 128) - 1))
     return table_of(-last, thresholds, 64)
 
 

@@ -85,7 +85,7 @@ def from_rows(attributes: Sequence[str], groups: Sequence[Cell], labels: Whole, 
     place = {cell: i for i, cell in enumerate(cells)}
     counts = np.zeros((len(cells), 2, 2))
     rows = np.array([place[cell] for cell in groups], np.int64)
-    np.add.at(counts, (rows, labels, predictions), 1.0)  # type: ignore[arg-type]  # the stubs lack tuples of indices
+    np.add.at(counts, (rows, labels, predictions), 1.0)
     return Tally(
         attributes=tuple(attributes), cells=cells, counts=counts, terms=np.ones((2, 2), np.int64),
         merged=np.ones(len(cells), np.int64), noise=0.0, binary=True,

@@ -15,7 +15,7 @@ RESOLVED = 4.0  # a total must exceed this many standard deviations of its own n
 class Verdict(StrEnum):
     """What the evidence says against a declared tolerance."""
 
-    PASS = "PASS"  # the whole interval lies within the tolerance
+    PASS = "PASS"  # noqa: S105 - no password; the whole interval lies within the tolerance
     FAIL = "FAIL"  # the whole interval lies beyond it
     INCONCLUSIVE = "INCONCLUSIVE"  # the interval holds values on both sides, or nothing was declared
 

@@ -28,12 +28,12 @@ def words(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _COVERS = (
-    "Epsilon covers what left the sites as sums. It does not cover who took part, when, how long it took, which refusals "
-    "occurred, the public nominal sizes, or choices made by looking at several runs."
+    "Epsilon covers what left the sites as sums. It does not cover who took part, when, how long it took, which "
+    "refusals occurred, the public nominal sizes, or choices made by looking at several runs."
 )
 _HONESTY = (
-    "The figures rest on sites that run the named software. A site can always weaken the protection of its own records; "
-    "the ledgers prove what was charged, not which program ran."
+    "The figures rest on sites that run the named software. A site can always weaken the protection of its own "
+    "records; the ledgers prove what was charged, not which program ran."
 )
 _PERSONS = (
     "If one person has records at several sites, or several records at one, that person’s loss is larger than one "
@@ -44,8 +44,8 @@ _KEYS = (
     "under Provenance, with the one that your federation signed."
 )
 _TOGETHER = (
-    "The noise of several sites adds up inside secure aggregation. The guarantee holds while no more sites than the job "
-    "declares tell their noise to the server."
+    "The noise of several sites adds up inside secure aggregation. The guarantee holds while no more sites than the "
+    "job declares tell their noise to the server."
 )
 _MEASURED = (
     "Accuracies of the model, of pooled data and of each site alone were measured by the simulation, which sees every "

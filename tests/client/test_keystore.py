@@ -29,7 +29,9 @@ def refused(code: Code):
 
 
 def place(number: int, **changes: bytes) -> Place:
-    return Place(**{"sid": SID, "record": digest("R"), "job": JOB, "number": number, "binding": digest(number)} | changes)
+    return Place(
+        **{"sid": SID, "record": digest("R"), "job": JOB, "number": number, "binding": digest(number)} | changes
+    )
 
 
 def stored(folder: Path) -> bytes:

@@ -53,7 +53,7 @@ def masked(key: bytes, integers: list[int], bits: int) -> str:
     return pack(ring, reduce(ring, lanes))[: len(integers) * bits // 8].hex()
 
 
-def primitives(given: dict[str, Any]) -> dict[str, str]:
+def primitives(given: dict[str, Any]) -> dict[str, Any]:
     """Key agreement, context, mask key, keystream and one masked vector in suite 1."""
     site_key = X25519PrivateKey.from_private_bytes(of_hex(given, "esk"))
     unmasker_key = X25519PrivateKey.from_private_bytes(of_hex(given, "hsk"))
@@ -76,7 +76,9 @@ def primitives(given: dict[str, Any]) -> dict[str, str]:
         "k": key.hex(),
         "keystream": masked(key, [0] * 8, 32),
         "masked": masked(key, given["x"], 24),
-        "masked_by_width": {str(bits): masked(key, [5, -5, 2**15 - 1, -(2**15)], bits) for bits in (16, 20, 24, 28, 32)},
+        "masked_by_width": {
+            str(bits): masked(key, [5, -5, 2**15 - 1, -(2**15)], bits) for bits in (16, 20, 24, 28, 32)
+        },
     }
 
 

@@ -1,0 +1,47 @@
+"""hushfed job: read a job as the coordinator would, and say what is wrong with it before anybody is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common import console
+from common.work import work_of
+from server.coordinator import manifest_of
+from server.job import read_job
+
+app = typer.Typer(help="Check a job before it is run.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Check a job before it is run."""
+
+
+@app.command("check")
+@console.guarded
+def check(
+    job: Annotated[Path, typer.Argument(help="job.toml")],
+    *,
+    federation: Annotated[Path, typer.Option(help="Folder of the coordinator.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> console.Exit:
+    """Refuse a job whose settings cannot live together; otherwise show the noise it will use."""
+    manifest = manifest_of(federation)
+    read = read_job(job, manifest)
+    work = work_of(read, manifest)
+    console.emit(
+        {
+            "status": "ok",
+            "job": read.name,
+            "digest": read.digest().hex(),
+            "parameters": work.layout.size,
+            "noise_multiplier": work.training.noise_multiplier,
+            "releases": work.training.releases,
+            "counts_noise_multiplier": work.counting.noise_multiplier,
+        },
+        json=json,
+    )
+    return console.Exit.DONE

@@ -1,0 +1,59 @@
+"""hushfed simulate: a whole federation in one process, the same rounds, guards and masks as in a deployment."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common import console
+from common.errors import Code, Refusal
+from simulations.finish import finish, refuse_to_overwrite
+from simulations.scenario import read_scenario
+from simulations.world import simulate
+
+app = typer.Typer(help="Simulate a federation in one process.", no_args_is_help=True)
+
+
+class Engine(StrEnum):
+    """How the sites of a world are computed."""
+
+    LOOP = "loop"
+
+
+@app.callback()
+def _group() -> None:
+    """Simulate a federation in one process."""
+
+
+@app.command("run")
+@console.guarded
+def run(
+    scenario: Annotated[Path, typer.Argument(help="scenario.toml: a world and a job.")],
+    *,
+    engine: Annotated[str, typer.Option(help="loop: one site after the other, the reference.")] = Engine.LOOP.value,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Replace a setting: job.rounds=10.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New or empty folder for the run directory.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> console.Exit:
+    """Run a scenario and write its run directory."""
+    if engine not in list(Engine):
+        raise Refusal(
+            Code.CONFIG_INVALID, f"--engine {engine}", "this version simulates by the engine 'loop'", "Use --engine loop"
+        )
+    read = read_scenario(scenario, changes or ())
+    name = f"hushfed-{read.job.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    out = (out or Path(name)).resolve()
+    refuse_to_overwrite(out)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="hushfed-world-") as folder:
+        done = simulate(read, Path(folder) / "federation")
+        result = finish(read, done.work.job, done.federation, done.record, out)
+    result["seconds"] = round(time.monotonic() - begun, 1)
+    console.emit(result, json=json)
+    return console.Exit.DONE

@@ -1,0 +1,104 @@
+"""The audit commands: keys and exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from simulations.audits.door import app
+
+RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))
+METRIC = {"value", "low", "high", "tolerance", "verdict"}
+GROUP = {"group", "n", "selection_rate", "true_positive_rate", "false_positive_rate", "accuracy"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(RECORDED["write_run"](tmp_path_factory.mktemp("door") / "run", rounds=3))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """2000 rows: women are selected in 60 %, men in 20 %, whatever their label is."""
+    rows = [f"{sex},{i % 2},{int(i % 10 < cut)}" for sex, cut in (("f", 6), ("m", 2)) for i in range(1000)]
+    path = tmp_path / "table.csv"
+    path.write_text("sex,y,p\n" + "\n".join(rows) + "\n")
+    return str(path)
+
+
+def call(*words: str) -> tuple[int, dict[str, Any]]:
+    outcome = CliRunner().invoke(app, [*words, "--json"])
+    return outcome.exit_code, json.loads(outcome.stdout.splitlines()[-1])
+
+
+def test_privacy_passes_with_its_keys(run: str):
+    code, found = call("privacy", run)
+    assert code == 0
+    assert {"verified", "problems", "sites", "claims"} <= found.keys()
+    assert found["verified"] is True
+
+
+def test_privacy_fails_with_exit_code_1(run: str, tmp_path: Path):
+    copy = RECORDED["write_run"](tmp_path / "run", rounds=3)
+    (copy / "ledgers" / "clinic-b.jsonl").write_bytes(b"{}\n")
+    code, found = call("privacy", str(copy))
+    assert code == 1
+    assert "CHAIN_BROKEN" in found["problems"]
+
+
+def test_fairness_of_a_run_without_tolerance_is_inconclusive(run: str):
+    code, found = call("fairness", run)
+    assert code == 2
+    assert found["reason"] == "no tolerance declared"
+    assert all(METRIC <= metric.keys() for metric in found["metrics"].values())
+    assert all(GROUP <= group.keys() for group in found["groups"])
+
+
+def test_fairness_of_a_run_by_one_attribute(run: str):
+    code, found = call("fairness", run, "--sensitive", "sex", "--tolerance", "0.5")
+    assert code == 0
+    assert [group["group"] for group in found["groups"]] == ["sex=female", "sex=male"]
+
+
+def test_fairness_of_a_table_fails_and_passes(table: str):
+    words = ("fairness", "--table", table, "--label", "y", "--score", "p", "--sensitive", "sex", "--tolerance")
+    code, found = call(*words, "0.1")
+    assert (code, found["verdict"]) == (1, "FAIL")
+    assert found["metrics"]["demographic_parity_difference"]["value"] == pytest.approx(0.4)
+    code, found = call(*words, "0.6")
+    assert (code, found["verdict"]) == (0, "PASS")
+
+
+def test_the_threshold_is_the_readers(table: str):
+    words = ("fairness", "--table", table, "--label", "y", "--score", "p", "--sensitive", "sex", "--threshold", "2")
+    assert call(*words)[1]["metrics"]["demographic_parity_difference"]["value"] == 0.0
+
+
+def test_a_person_reads_tables(table: str):
+    words = ["fairness", "--table", table, "--label", "y", "--score", "p", "--sensitive", "sex", "--tolerance", "0.1"]
+    outcome = CliRunner().invoke(app, words)
+    assert outcome.exit_code == 1
+    assert "FAIL" in outcome.stdout
+    assert "sex=f" in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fairness"], ["fairness", "--label", "y"], ["fairness", "{run}", "--table", "{table}"],
+        ["fairness", "--table", "{table}", "--label", "y"], ["fairness", "{run}", "--sensitive", "race"],
+        ["fairness", "{run}", "--tolerance", "0"], ["fairness", "{run}", "--tolerance", "nan"], ["privacy", "nowhere"],
+        ["fairness", "--table", "nowhere.csv", "--label", "y", "--score", "p", "--sensitive", "sex"],
+        ["fairness", "--table", "{table}", "--label", "y", "--score", "p"],
+    ],
+)  # fmt: skip
+def test_what_cannot_be_audited_is_refused_with_exit_code_3(run: str, table: str, words: list[str]):
+    code, found = call(*[word.format(run=run, table=table) for word in words])
+    assert code == 3
+    assert {"code", "what", "why", "do"} == found["refusal"].keys()
+    assert found["refusal"]["code"] != "INTERNAL"

@@ -1,0 +1,192 @@
+"""Nothing that is wrong with a run's ledgers passes: each planted fault has its code, an honest run has none."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import Code, Refusal
+from simulations.audits.privacy import audit
+from simulations.audits.runs import read_run
+
+RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))
+write_run = RECORDED["write_run"]
+ROUNDS = 6
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = write_run(tmp_path_factory.mktemp("honest") / "run", rounds=ROUNDS)
+    return folder
+
+
+@pytest.fixture
+def run(honest: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(honest, tmp_path / "run"))
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    facts = json.loads((run / "run.json").read_text())
+    change(facts)
+    (run / "run.json").write_text(json.dumps(facts))
+
+
+def lines(run: Path, site: str = "clinic-a") -> list[bytes]:
+    return (run / "ledgers" / f"{site}.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def put(run: Path, content: list[bytes], site: str = "clinic-a") -> None:
+    (run / "ledgers" / f"{site}.jsonl").write_bytes(b"".join(content))
+
+
+def problems(run: Path) -> list[str]:
+    found = audit(read_run(run))
+    assert found["verified"] is not bool(found["problems"])
+    assert found["verdict"] == ("FAIL" if found["problems"] else "PASS")
+    return list(found["problems"])
+
+
+def test_an_honest_run_verifies(honest: Path):
+    found = audit(read_run(honest))
+    assert (found["verified"], found["problems"], found["verdict"]) == (True, [], "PASS")
+    assert [site["site"] for site in found["sites"]] == ["clinic-a", "clinic-b", "clinic-c", "clinic-d"]
+    for site in found["sites"]:
+        assert site["recomputed"] == pytest.approx(site["epsilon"], abs=1e-3)
+        assert {"site", "epsilon", "recomputed", "delta", "unit", "mode", "entries"} <= site.keys()
+    assert found["epsilon"] == max(site["recomputed"] for site in found["sites"])
+    assert all("add or remove one" in claim and "Not covered" in claim for claim in found["claims"])
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_changed_digit_breaks_the_chain(run: Path):
+    content = lines(run)
+    content[3] = content[3].replace(b'"round":2', b'"round":3', 1)
+    put(run, content)
+    assert "CHAIN_BROKEN" in problems(run)
+
+
+@pytest.mark.parametrize("how", ["removed", "swapped", "repeated"])
+def test_lines_that_are_removed_swapped_or_repeated_break_the_chain(run: Path, how: str):
+    content = lines(run)
+    changed = {
+        "removed": content[:2] + content[3:],
+        "swapped": [*content[:2], content[3], content[2], *content[4:]],
+        "repeated": [*content[:3], *content[2:]],
+    }
+    put(run, changed[how])
+    assert "CHAIN_BROKEN" in problems(run)
+
+
+def test_a_truncated_ledger_has_the_wrong_head(run: Path):
+    put(run, lines(run)[:-2])
+    assert {"HEAD_MISMATCH", "ENTRY_MISSING"} <= set(problems(run))
+
+
+def test_a_ledger_signed_by_another_key_is_refused(run: Path):
+    def swap(facts: dict[str, Any]) -> None:
+        facts["manifest"]["sites"][0]["identity"] = "11" * 32
+
+    edit(run, swap)
+    assert problems(run) == ["SIGNATURE_INVALID"]
+
+
+def test_the_ledger_of_another_site_is_refused(run: Path):
+    put(run, lines(run, "clinic-b"))
+    assert {"SIGNATURE_INVALID", "SITE_MISMATCH", "HEAD_MISMATCH"} <= set(problems(run))
+
+
+def test_a_missing_ledger_is_found(run: Path):
+    (run / "ledgers" / "clinic-c.jsonl").unlink()
+    assert {"LEDGER_MISSING", "ENTRY_MISSING"} == set(problems(run))
+    assert audit(read_run(run))["epsilon"] is None, "an epsilon that cannot be known has no bound"
+
+
+@pytest.mark.parametrize("told", [0.5, float("nan"), -1.0])
+def test_a_figure_below_what_the_plans_cost_is_found(run: Path, told: float):
+    edit(run, lambda facts: facts["heads"]["clinic-a"].update(epsilon=told))
+    assert problems(run) == ["EPSILON_UNDERSTATED"]
+
+
+def test_a_figure_above_what_the_plans_cost_is_no_fault(run: Path):
+    edit(run, lambda facts: facts["heads"]["clinic-a"].update(epsilon=3.0))
+    assert problems(run) == []
+
+
+def test_a_round_that_was_not_charged_is_found(run: Path):
+    rounds = run / "rounds.jsonl"
+    extra = json.loads(rounds.read_text().splitlines()[0]) | {"round": ROUNDS + 1}
+    rounds.write_text(rounds.read_text() + json.dumps(extra) + "\n")
+    found = audit(read_run(run))
+    assert found["problems"] == ["ENTRY_MISSING"]
+    assert "train in round 7" in found["findings"][0]["detail"]
+
+
+def test_counts_that_were_not_charged_are_found(run: Path):
+    edit(run, lambda facts: facts["evaluation"].update(round=2))
+    assert problems(run) == ["ENTRY_MISSING"]
+
+
+def test_a_run_that_cost_more_than_promised_is_found(run: Path):
+    edit(run, lambda facts: facts["job"]["privacy"].update(epsilon=0.2))
+    assert problems(run) == ["BUDGET_EXCEEDED"]
+
+
+def test_a_sum_of_fewer_sites_than_share_its_noise_is_found(run: Path):
+    rounds = run / "rounds.jsonl"
+    table = [json.loads(line) for line in rounds.read_text().splitlines()]
+    table[0]["sites"] = ["clinic-a"]
+    rounds.write_text("".join(json.dumps(row) + "\n" for row in table))
+    assert problems(run) == ["NOISE_TOO_SMALL"]
+
+
+def test_another_mode_than_the_jobs_is_found(run: Path):
+    edit(run, lambda facts: facts["job"]["privacy"].update(mode="M1"))
+    assert problems(run) == ["PLAN_MISMATCH"]
+
+
+@pytest.mark.parametrize("change", [{"identity": "zz"}, {"identity": ""}, {"id": 2}, {"name": "clinic-b"}])
+def test_a_manifest_that_does_not_name_every_site_once_is_found(run: Path, change: dict[str, Any]):
+    edit(run, lambda facts: facts["manifest"]["sites"][0].update(change))
+    assert "MANIFEST_INVALID" in problems(run)
+
+
+def test_replayed_noise_voids_every_claim(tmp_path: Path):
+    folder = write_run(tmp_path / "replayed", rounds=2, noise="replay")
+    found = audit(read_run(folder))
+    assert found["problems"] == ["NOISE_REPLAY"]
+    assert found["epsilon"] is None
+    assert all(site["recomputed"] is None and site["epsilon"] is None for site in found["sites"])
+    assert all("no differential privacy is claimed" in claim for claim in found["claims"])
+
+
+def test_a_faulty_site_claims_nothing_and_the_others_still_do(run: Path):
+    edit(run, lambda facts: facts["heads"]["clinic-a"].update(epsilon=0.5))
+    claims = audit(read_run(run))["claims"]
+    assert "no differential privacy is claimed" in claims[0]
+    assert "add or remove one" in claims[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"status": "running"}, Code.RUN_FAILED), ({"schema": 9}, Code.DATA_INVALID), ({"heads": None}, Code.DATA_INVALID),
+        ({"manifest": {}}, Code.DATA_INVALID), ({"job": 3}, Code.DATA_INVALID),
+    ],
+)  # fmt: skip
+def test_what_is_no_finished_run_is_refused(run: Path, change: dict[str, Any], code: Code):
+    edit(run, lambda facts: facts.update(change))
+    with pytest.raises(Refusal) as caught:
+        read_run(run)
+    assert caught.value.code is code
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path):
+    with pytest.raises(Refusal) as caught:
+        read_run(tmp_path)
+    assert caught.value.code is Code.FILE_MISSING

@@ -1,0 +1,193 @@
+"""The page, the card and audit.json of one run: self-contained, repeatable, escaped, every number from JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from simulations.audits.fairness import Tolerance
+from simulations.report.comparison import compare
+from simulations.report.door import app
+from simulations.report.page import build
+
+RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))
+write_run = RECORDED["write_run"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = write_run(tmp_path_factory.mktemp("report") / "run", rounds=6)
+    build(folder, tolerance=Tolerance(difference=0.1))
+    return folder
+
+
+class Reader(HTMLParser):
+    """Text outside styles, marked values, and everything that a browser could fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[str] = []
+        self.fetched: list[str] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in {"meta", "link", "br"}:
+            self._open.append(tag)
+        named = dict(attrs)
+        if tag == "data":
+            self.values.append(named["value"] or "")
+        self.fetched += [value or "" for name, value in attrs if name in {"src", "href", "action", "data", "srcset"}]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "data", "text", "title", "code", "summary"} & set(self._open):
+            self.text.append(data)
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    return reader
+
+
+def everything(value: Any) -> list[Any]:
+    """All scalars of a JSON value, and the lengths of its lists."""
+    if isinstance(value, dict):
+        return [*value, *(scalar for part in value.values() for scalar in everything(part))]
+    if isinstance(value, list):
+        return [len(value), *(scalar for part in value for scalar in everything(part))]
+    return [value]
+
+
+def known(run: Path) -> list[Any]:
+    rounds = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    return everything([json.loads((run / name).read_text()) for name in ("audit.json", "run.json")] + rounds)
+
+
+def test_every_number_of_the_page_stands_in_the_json(run: Path):
+    scalars = known(run)
+    numbers = {json.dumps(value) for value in scalars if isinstance(value, int | float)}
+    words = " ".join(str(value) for value in scalars)
+    reader = read((run / "report.html").read_text())
+    assert len(reader.values) > 100
+    assert [value for value in reader.values if value not in numbers] == []
+    loose = re.findall(r"\d+(?:\.\d+)?", " ".join(reader.text).replace("95\u202f%", ""))
+    assert [number for number in loose if number not in words] == []
+
+
+def test_the_page_asks_nothing_of_the_network_and_runs_no_script(run: Path):
+    page = (run / "report.html").read_text()
+    fetched = read(page).fetched
+    assert all(target.startswith("#") or target == "data:," for target in fetched)
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
+    assert not re.search(r"<script|javascript:|\son\w+=|@import|url\(|https?://", page)
+
+
+def test_equal_runs_give_equal_bytes(run: Path, tmp_path: Path):
+    other = write_run(tmp_path / "elsewhere", rounds=6)
+    build(other, tolerance=Tolerance(difference=0.1))
+    for name in ("report.html", "card.md", "audit.json"):
+        assert (other / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_building_again_changes_nothing_and_leaves_no_scraps(run: Path):
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert build(run, tolerance=Tolerance(difference=0.1)) == run / "report.html"
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+def test_names_from_a_run_are_escaped_on_page_and_card(tmp_path: Path):
+    evil = '<img src=x onerror=alert(1)>" \n# heading | \u202e'
+
+    def spoil(facts: dict[str, Any]) -> None:
+        facts["job"]["name"] = facts["job"]["dataset"] = facts["manifest"]["sites"][0]["org"] = evil
+        facts["versions"] = {evil: evil}
+        facts["evaluation"]["cells"] = [cell.replace("female", "<b>x") for cell in facts["evaluation"]["cells"]]
+
+    folder = write_run(tmp_path / "evil", rounds=2, change=spoil)
+    page = build(folder).read_text()
+    assert "<img" not in page
+    assert "<b>x" not in page
+    card = (folder / "card.md").read_text()
+    assert "<img" not in card
+    assert "\n# heading" not in card
+
+
+def test_a_run_with_little_to_tell_still_gets_a_page(tmp_path: Path):
+    """As a real federation leaves it: no baselines, no exact accuracy, no counts, no live metrics."""
+
+    def strip(facts: dict[str, Any]) -> None:
+        facts |= {"baselines": None, "accuracy": None, "evaluation": None}
+        for name in ("seeds", "fingerprints", "ended", "seconds"):
+            facts.pop(name)
+
+    folder = write_run(tmp_path / "bare", rounds=2, change=strip)
+    rounds = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    bare = [row | {"loss": None, "accuracy": None} for row in rounds]
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
+    page = build(folder).read_text()
+    assert "No accuracy was measured" in page
+    assert "the run released no counts by group" in page
+
+
+def test_failed_and_void_audits_are_said_aloud(tmp_path: Path):
+    folder = write_run(tmp_path / "replayed", rounds=2, noise="replay")
+    page = build(folder).read_text()
+    assert "No privacy is claimed." in page
+    assert "NOISE_REPLAY" in page
+    assert "∞" in page
+
+
+def test_audit_json_holds_both_audits(run: Path):
+    found = json.loads((run / "audit.json").read_text())
+    assert found["schema"] == 1
+    assert found["privacy"]["verified"] is True
+    assert found["fairness"]["verdict"] == "INCONCLUSIVE"
+    model = next(file for file in found["artifacts"] if file["name"] == "model.safetensors")
+    assert model["bytes"] == (run / "model.safetensors").stat().st_size
+
+
+def test_the_card_opens_with_front_matter_and_has_mitchells_sections(run: Path):
+    card = (run / "card.md").read_text()
+    assert card.startswith("---\nlibrary_name: hushfed\n")
+    wanted = [
+        "Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data",
+        "Quantitative analyses", "Ethical considerations", "Caveats and recommendations",
+    ]  # fmt: skip
+    assert [line.removeprefix("## ") for line in card.splitlines() if line.startswith("## ")] == wanted
+    assert "add or remove one" in card
+
+
+def test_report_build_and_its_short_form(run: Path):
+    for words in (["build", str(run)], [str(run)]):
+        outcome = CliRunner().invoke(app, [*words, "--tolerance", "0.1", "--json"])
+        assert outcome.exit_code == 0, outcome.stdout
+        assert json.loads(outcome.stdout.splitlines()[-1])["report"] == str(run / "report.html")
+
+
+def test_report_of_nothing_is_refused(tmp_path: Path):
+    outcome = CliRunner().invoke(app, ["build", str(tmp_path), "--json"])
+    assert outcome.exit_code == 3
+    assert json.loads(outcome.stdout.splitlines()[-1])["refusal"]["code"] == "FILE_MISSING"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_are_compared_on_one_page(run: Path, tmp_path: Path):
+    other = write_run(tmp_path / "other", rounds=3, change=lambda facts: facts["job"].update(name="shorter"))
+    out = tmp_path / "comparison.html"
+    outcome = CliRunner().invoke(app, ["compare", str(run), str(other), "--out", str(out), "--json"])
+    assert outcome.exit_code == 0, outcome.stdout
+    page = out.read_text()
+    assert "diabetes-progression and shorter" in page
+    read(page)
+    assert compare(run, other, out).read_text() == page
