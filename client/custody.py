@@ -75,3 +75,6 @@ class KeyStore(Protocol):
 
     def answer(self, place: Place, answer: Answer) -> None:
         """Keep the answer; erase the number's seed and all smaller ones. Refuses a second answer."""
+
+    def forget(self, sid: bytes) -> None:
+        """Erase all seeds of a session that is over: none of its open numbers will be answered any more."""

@@ -164,6 +164,11 @@ class SqliteKeyStore:
                 raise _used(Code.E_SET, place.number) from None
             cursor.execute("DELETE FROM seed WHERE sid = ? AND number <= ?", (place.sid, place.number))
 
+    def forget(self, sid: bytes) -> None:
+        """Erase all seeds of the session: none of its open numbers will be answered any more."""
+        with self._transaction() as cursor:
+            cursor.execute("DELETE FROM seed WHERE sid = ?", (sid,))
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:
         """All or nothing, on disk at the end; what was deleted is gone from the journal too."""

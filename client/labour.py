@@ -98,7 +98,7 @@ class Labour:
             from client.private_step import train_privately
 
             nominal = plan.sampling_rate * work.manifest.site(self._settings.id).nominal_records
-            update = train_privately(bench, holding.train, plan, nominal, (sampling, noise))
+            update = train_privately(bench, holding.train, plan, nominal, sampling=sampling, noise=noise)
             return holding.guard.release_update(reservation, update, bound)
         draws = child_numpy(work.job.seed, "batches", self._settings.id, order.round, order.attempt)
         return holding.guard.release_plain(reservation, train_plainly(bench, holding.train, draws), bound)

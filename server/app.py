@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import logging
+import signal
+import sys
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -136,6 +139,7 @@ def main(grid: Grid, context: Context) -> None:
     # Only here: Flower imports this module to find `app`, long before the learning libraries are needed.
     from server.coordinator import RunSettings, node_keys, run
 
+    end_with_parent()
     settings = RunSettings(
         federation=_folder(context, "federation"),
         job=_folder(context, "job"),
@@ -143,6 +147,15 @@ def main(grid: Grid, context: Context) -> None:
         resume=bool(context.run_config.get("resume", False)),
     )
     run(GridSites(PatientGrid(grid), FlowerPost(), node_keys(settings)), settings)
+
+
+def end_with_parent() -> None:
+    """Ask Linux to kill this process when the executor that started it is gone.
+
+    Flower's own watch takes up to 8 s, in which a coordinator that was started again would meet this one.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def _folder(context: Context, name: str) -> Path:

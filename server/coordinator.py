@@ -27,6 +27,8 @@ from server.records import SCHEMA, Record, write_record
 from server.rounds import Table, play
 from server.strategies.catalogue import strategy
 
+HISTORY_BYTES = 2**26
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
@@ -51,6 +53,11 @@ class RunSettings:
     def live(self) -> Path:
         """Rounds so far, for whoever watches."""
         return self.state / "rounds.jsonl"
+
+    @property
+    def history(self) -> Path:
+        """The model after each round, which noise has made public; only of small models."""
+        return self.state / "history"
 
     @property
     def refusal(self) -> Path:
@@ -93,9 +100,12 @@ def run_job(work: Work, questions: Questions, settings: RunSettings) -> State:
     run_id = _name(settings)
     state = _opening_state(work, questions, settings, run_id)
     aggregator = Aggregator(questions, work, run_id)
+    before = state.seconds
 
     def save(now: State) -> None:
+        now = replace(now, seconds=before + time.monotonic() - begun)
         save_checkpoint(settings.checkpoint, now, run_id.hex())
+        _keep(work, settings, now)
         write_whole(settings.live, b"".join(json.dumps(row).encode() + b"\n" for row in now.rounds))
 
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
@@ -104,9 +114,16 @@ def run_job(work: Work, questions: Questions, settings: RunSettings) -> State:
     while len(state.rounds) < work.job.rounds:
         state = play(table, state, len(state.rounds) + 1)
         save(state)
-    state = replace(state, seconds=state.seconds + time.monotonic() - begun)
+    state = replace(state, seconds=before + time.monotonic() - begun)
     write_record(settings.result, _record(work, questions, run_id, state))
     return state
+
+
+def _keep(work: Work, settings: RunSettings, state: State) -> None:
+    """Add the newest model to the history, where all rounds together stay below HISTORY_BYTES."""
+    if work.job.rounds * state.parameters.nbytes <= HISTORY_BYTES:
+        settings.history.mkdir(exist_ok=True)
+        write_whole(settings.history / f"{len(state.rounds):06d}.f32", state.parameters.astype("<f4").tobytes())
 
 
 def _name(settings: RunSettings) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from server.checkpoints import State
 from server.cohort import FINAL, wait_for
 from server.evaluation import evaluation_of
 from server.strategies.strategy import Strategy
+
+FADING = 0.8  # weight of a round's estimate in the next round's smoothed one
 
 # An attempt that ended so may succeed when it is repeated.
 REPEATED = frozenset({Code.E_TOO_FEW, Code.E_HELPER_LOST, Code.E_SUM_CHECK, Code.E_SET})
@@ -49,8 +51,9 @@ def play(table: Table, state: State, number: int) -> State:
         state = _evaluated(table, state, number)
         accuracy = accuracy if accuracy is not None else (state.evaluation or {}).get("accuracy")
     row = _row(table, state, number, gathered, refusals)
-    row |= {"loss": loss, "accuracy": accuracy, "seconds": round(time.monotonic() - begun, 3)}
-    return replace(state, rounds=(*state.rounds, row), seconds=state.seconds + row["seconds"])
+    row |= {"noisy_loss": loss, "noisy_accuracy": accuracy, "seconds": round(time.monotonic() - begun, 3)}
+    row |= {name: _smoothed([*state.rounds, row], f"noisy_{name}") for name in ("loss", "accuracy")}
+    return replace(state, rounds=(*state.rounds, row))
 
 
 def _evaluated(table: Table, state: State, number: int) -> State:
@@ -98,6 +101,13 @@ def _charged(state: State, gathered: Gathered) -> State:
         state = state.charged(site, head, epsilon)
     final = {site: code.value for site, code in gathered.refused.items() if code in FINAL}
     return replace(state, excluded={**state.excluded, **final})
+
+
+def _smoothed(rows: Sequence[dict[str, Any]], name: str) -> float | None:
+    """The recent noisy estimates averaged, newer ones weighing more: post-processing, which costs nothing."""
+    known = [row[name] for row in reversed(rows) if row[name] is not None]
+    weights = [FADING**age for age in range(len(known))]
+    return sum(w * value for w, value in zip(weights, known, strict=True)) / sum(weights) if known else None
 
 
 def _row(

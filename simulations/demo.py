@@ -19,9 +19,9 @@ from common import console
 from common.config import plain
 from common.errors import Code, Refusal
 from common.job import Job
-from deploy.authority import ServerFiles
+from deploy.host import layout_of
 from deploy.provision import FederationFolder
-from deploy.up import Federation, FederationLayout, SiteProcesses, free_address
+from deploy.up import Federation, FederationLayout
 from simulations.finish import finish, refuse_to_overwrite
 from simulations.provision import settle
 from simulations.scenario import Scenario, example, read_scenario
@@ -89,20 +89,7 @@ def deploy(scenario: Scenario, root: Path) -> Deployment:
     folder = settle(scenario, root)
     job = folder.coordinator / "job.toml"
     job.write_text(tomli_w.dumps(without_nothing(plain(scenario.job))))
-    coordinator = folder.coordinator
-    layout = FederationLayout(
-        folder=root / "processes",
-        server=ServerFiles(
-            certificate=coordinator / "server.crt", key=coordinator / "server.key", ca=root / "authority" / "ca.crt"
-        ),
-        secret=coordinator / "executor.secret",
-        sites=tuple(
-            SiteProcesses(name=site.name, settings=site.settings, node_key=site.node_key) for site in folder.sites
-        ),
-        public=free_address(),
-        private=free_address(),
-    )
-    return Deployment(folder, layout, job)
+    return Deployment(folder, layout_of(root), job)
 
 
 def play(

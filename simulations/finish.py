@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,11 @@ def finish(scenario: Scenario, job: Job, federation: FederationFolder, result: P
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(result, part)
     table = json.loads((part / "run.json").read_text())
-    found = measure(job, federation, _flat(part / "model.safetensors", job))
+    history = sorted((result.parent / "history").glob("*.f32"))[1:]
+    models = [np.frombuffer(path.read_bytes(), "<f4") for path in history]
+    found = measure(job, federation, models or [_flat(part / "model.safetensors", job)])
+    if models:
+        _add_curve(part / "rounds.jsonl", found.curve)
     table |= {"accuracy": found.accuracy, "baselines": found.as_dict()}
     table["seeds"] = {"job": job.seed, "world": scenario.world.seed}
     (part / "run.json").write_text(json.dumps(table, indent=2, sort_keys=True) + "\n")
@@ -46,6 +50,14 @@ def finish(scenario: Scenario, job: Job, federation: FederationFolder, result: P
         out.rmdir()
     part.replace(out)
     return summary(table, out)
+
+
+def _add_curve(path: Path, curve: Sequence[float | None]) -> None:
+    """Write the exact accuracy after each round beside what the coordinator could know."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, accuracy in zip(rows, curve, strict=True):
+        row["exact_accuracy"] = accuracy
+    path.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
 
 
 def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,41 +22,51 @@ from simulations.baselines import baselines
 class Yardsticks:
     """Accuracies on the held-out records of all sites together.
 
-    accuracy  of the federated model      pooled  of one model on all training records, without privacy
+    curve  of the federated model after each given round      pooled  of one model on all training records, without privacy
     alone     of each site's own model
     """
 
-    accuracy: float | None
+    curve: tuple[float | None, ...]
     pooled: float | None
     alone: dict[str, float | None]
     alone_mean: float | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the result."""
+        return self.curve[-1]
 
     def as_dict(self) -> dict[str, Any]:
         """The entries `baselines` of run.json."""
         return {"pooled_accuracy": self.pooled, "alone_accuracy": self.alone_mean, "alone": self.alone}
 
 
-def measure(job: Job, federation: FederationFolder, parameters: Flat) -> Yardsticks:
-    """Read every site's records and judge the model. Never possible for a real coordinator."""
+def measure(job: Job, federation: FederationFolder, models: Sequence[Flat]) -> Yardsticks:
+    """Read every site's records and judge the models of all rounds, the last one being the result.
+
+    Never possible for a real coordinator.
+    """
     parts = [_parts(site, job) for site in federation.sites]
     trains, holdouts = [train for train, _ in parts], [holdout for _, holdout in parts]
-    task = job.training.task(job.data.classes)
-    found = baselines(lambda: model_of(job), task, trains, holdouts)
-    model = model_of(job)
-    assign(model, parameters)
-    model.eval()
-    correct = 0.0
-    with torch.no_grad():
-        for held in holdouts:
-            correct += float(task.correct(model(held.inputs), held.labels).sum())
-    total = sum(map(len, holdouts))
+    found = baselines(lambda: model_of(job), job.training.task(job.data.classes), trains, holdouts)
+    curve = tuple(_accuracy(job, flat, holdouts) for flat in models)
     names = [site.name for site in federation.sites]
     return Yardsticks(
-        accuracy=correct / total if total else None,
+        curve=curve,
         pooled=found.pooled,
         alone=dict(zip(names, found.alone, strict=True)),
         alone_mean=found.alone_mean,
     )
+
+
+@torch.no_grad()
+def _accuracy(job: Job, parameters: Flat, holdouts: Sequence[Records]) -> float | None:
+    task, model = job.training.task(job.data.classes), model_of(job)
+    assign(model, parameters)
+    model.eval()
+    correct = sum(float(task.correct(model(held.inputs), held.labels).sum()) for held in holdouts)
+    total = sum(map(len, holdouts))
+    return correct / total if total else None
 
 
 def _parts(site: SiteFolder, job: Job) -> tuple[Records, Records]:

@@ -137,7 +137,9 @@ class Ledger:
     def close(self) -> None:
         """Let go of the file; another process may then open it."""
         self._connection.close()
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
 
     def __enter__(self) -> Ledger:
         return self
@@ -234,4 +236,6 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 def _lines(connection: sqlite3.Connection) -> Iterator[Line]:
     for body, place, signature in connection.execute("SELECT body, hash, signature FROM lines ORDER BY seq"):
-        yield Line(bytes(body), bytes(place), bytes(signature))
+        if not all(isinstance(part, bytes) for part in (body, place, signature)):
+            raise tampered("Ledger", "a line in it is not of bytes")
+        yield Line(body, place, signature)

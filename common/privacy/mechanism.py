@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
 ROUNDING = 1 + 1e-6  # what float rounding may add to a clipped norm
-SAMPLER = 2.0**-64  # most that one drawn integer may differ from the exact discrete Gaussian, in distance
+SAMPLER = 2.0**-100  # most that one drawn integer may differ from the exact discrete Gaussian, in distance
 
 Partition = Literal["train", "holdout"]
 Purpose = Literal["train", "counts"]

@@ -71,7 +71,10 @@ def plan_training(
         noise=settings.noise,
     )
     rough = _calibrated(start)
-    return _calibrated(_fitted(rough, sites, records)) if together else rough
+    if not together:
+        return rough
+    fitted = _fitted(rough, sites, records)
+    return fitted if _cost(fitted, ONLINE) <= fitted.epsilon else _calibrated(fitted)
 
 
 @lru_cache(maxsize=256)
@@ -102,11 +105,15 @@ def plan_counts(settings: PrivacySettings, *, cells: int, releases: int, quorum:
 def _calibrated(plan: MechanismPlan) -> MechanismPlan:
     """`plan` with the least noise whose planned releases keep its epsilon, by the figure that gates use."""
 
-    def cost(sigma: float) -> float:
-        tried = replace(plan, noise_multiplier=sigma)
-        return total_epsilon([tried.charge(tried.steps * tried.releases)], plan.delta, ONLINE)
+    def cost(sigma: float, interval: float) -> float:
+        return _cost(replace(plan, noise_multiplier=sigma), interval)
 
-    return replace(plan, noise_multiplier=smallest_sigma(cost, plan.epsilon))
+    return replace(plan, noise_multiplier=smallest_sigma(cost, plan.epsilon, ONLINE))
+
+
+def _cost(plan: MechanismPlan, interval: float) -> float:
+    """Epsilon of all planned releases."""
+    return total_epsilon([plan.charge(plan.steps * plan.releases)], plan.delta, interval)
 
 
 def _fitted(plan: MechanismPlan, sites: int, records: int) -> MechanismPlan:

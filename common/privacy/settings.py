@@ -60,7 +60,9 @@ class PrivacySettings:
         if missing := sorted(_ASKED[self.mode] - given):
             raise _refused(f"privacy.{missing[0]} is missing", f"mode {self.mode} needs it", "Choose a value")
         if unused := sorted(given - wanted):
-            raise _refused(f"privacy.{unused[0]} is set", f"nothing in mode {self.mode} would use it", "Remove the line")
+            raise _refused(
+                f"privacy.{unused[0]} is set", f"nothing in mode {self.mode} would use it", "Remove the line"
+            )
         if missing := sorted(wanted - given):
             raise _refused(f"privacy.{missing[0]} is missing", "live metrics need it", "Choose a value")
         self._refuse_ranges()

@@ -116,87 +116,15 @@ class RangeCodec:
             raise _range("Contribution", "weight or metrics are outside their range", "Correct them")
         encoded = _framed(self.ring, self.dimension, self._rounded(np.array((1.0, *metrics)), weight, entropy))
         for first in range(0, self.dimension, _BLOCK):
-            block = np.clip(values[first : first + _BLOCK], -self.bound, self.bound)
-            integers = self._rounded(block / self.bound, weight, entropy)
+            block = values[first : first + _BLOCK].astype(np.float64)
+            integers = self._rounded(np.clip(block, -self.bound, self.bound) / self.bound, weight, entropy)
             encoded.lanes[first : first + block.size] = lower(self.ring, integers)
         return encoded
 
-    def _rounded(self, fractions: NDArray[np.floating], weight: float, entropy: Entropy) -> NDArray[np.int64]:
+    def _rounded(self, fractions: NDArray[np.float64], weight: float, entropy: Entropy) -> NDArray[np.int64]:
         """Fractions of `bound`, weighted, in steps: at most ±U whatever floating point did before."""
-        scaled = fractions.astype(np.float64) * (weight * self.steps)
-        return np.clip(stochastic_round(scaled, entropy), -self.steps, self.steps)
-
-    def open_sum(self, total: Lanes, members: int) -> Sum:
-        """The sum in unmasked lanes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RangeCodec:
-    """Bounded reals in fixed point: the sum of up to `sites_max` sites cannot overflow.
-
-    dimension   d, reals of the vector
-    bits        b; v = b - ⌈log2 sites_max⌉ bits carry a value, the rest its sum
-    sites_max   n_max
-    bound       C∞, in the vector's units; larger entries are clamped to it
-    weight_cap  W; a site of n records weighs u = min(n, W) / W
-    metrics     q, further reals in [0, 1] beside the vector
-    Errors: Refusal E_RANGE.
-    """
-
-    dimension: int
-    bits: int
-    sites_max: int
-    bound: float
-    weight_cap: float = 1.0
-    metrics: int = 0
-
-    def __post_init__(self) -> None:
-        _check_shape(self.dimension, self.sites_max, self.metrics)
-        if not 0 < self.bound < np.inf or not 0 < self.weight_cap < np.inf:
-            raise _range("Codec", "bound and weight cap must be positive and finite", "Correct them")
-        if self.steps < 1:
-            why = f"{self.bits} bits cannot hold a sum of {self.sites_max} values"
-            raise _range("Codec", why, "Take more bits or fewer sites")
-
-    @property
-    def ring(self) -> Ring:
-        """Vector, count, weight, metrics, canaries, padding."""
-        return _ring(self.bits, self.dimension + 1 + self.metrics)
-
-    @property
-    def steps(self) -> int:
-        """U: integers that stand for `bound`; sites_max * U < 2^(b-1)."""
-        return (1 << max(self.bits - (self.sites_max - 1).bit_length() - 1, 0)) - 1
-
-    def encode(
-        self,
-        values: NDArray[np.floating],
-        entropy: Entropy,
-        *,
-        records: float | None = None,
-        metrics: tuple[float, ...] = (),
-    ) -> Encoded:
-        """One site's contribution u·values, rounded up or down at random so that its expectation is exact.
-
-        values   finite reals [d]; entries beyond ±bound are clamped before they are weighted
-        entropy  rounding bits; |bias| <= 2^-17 of a step
-        records  n, the site's weight before the cap; None weighs 1
-        metrics  q reals in [0, 1]
-        Errors: Refusal UPDATE_INVALID (length, not finite), E_RANGE (weight or metrics outside their range).
-        """
-        _check_length(values, self.dimension)
-        if not np.isfinite(values).all():
-            raise _update("it holds values that are not finite", "Lower the learning rate or look for missing values")
-        weight = 1.0 if records is None else min(records, self.weight_cap) / self.weight_cap
-        if not 0 <= weight <= 1 or len(metrics) != self.metrics or not all(0 <= each <= 1 for each in metrics):
-            raise _range("Contribution", "weight or metrics are outside their range", "Correct them")
-        scaled = np.empty(self.dimension + 1 + self.metrics)
-        scaled[: self.dimension] = np.clip(values, -self.bound, self.bound)
-        scaled[: self.dimension] *= 1 / self.bound
-        scaled[self.dimension :] = (1.0, *metrics)
-        scaled *= weight * self.steps
-        rounded = np.clip(stochastic_round(scaled, entropy), -self.steps, self.steps)
-        return _framed(self.ring, rounded[: self.dimension], rounded[self.dimension :])
+        rounded = stochastic_round(fractions * (weight * self.steps), entropy)
+        return np.clip(rounded, -self.steps, self.steps)
 
     def open_sum(self, total: Lanes, members: int) -> Sum:
         """The sum in unmasked lanes. Errors: Refusal E_SUM_CHECK."""
@@ -276,12 +204,12 @@ class IntegerCodec:
 
 
 def stochastic_round(values: NDArray[np.float64], entropy: Entropy) -> NDArray[np.int64]:
-    """Each value to one of its two neighbouring integers, nearer ones more often: expectation exact to 2^-16.
+    """Each value to one of its two neighbouring integers, nearer ones more often: |bias| <= 2^-17.
 
     values  |value| < 2^47
     """
     words = entropy.words(-(-values.size // 4))
-    sixteenths = np.floor(values * 65536.0).astype(np.int64)
+    sixteenths = np.rint(values * 65536.0).astype(np.int64)
     sixteenths += words.view(np.uint16)[: values.size]
     return sixteenths >> 16
 

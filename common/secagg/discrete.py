@@ -37,7 +37,7 @@ class Table:
     """A distribution over the integers `least`, `least` + 1, … by its distribution function.
 
     high, low  floor(2^128 · CDF) in two 64-bit halves, one a value; the last, all ones, is never reached
-    guide      for each leading bits of a draw, the first threshold that is not below them
+    guide      for each value of the leading bits of a draw, the first threshold that is not below it
     """
 
     least: int

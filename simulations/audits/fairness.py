@@ -94,7 +94,7 @@ def audit(tally: Tally, tolerance: Tolerance) -> dict[str, Any]:
     declared = tolerance != Tolerance()
     return {
         "verdict": (worst if declared else Verdict.INCONCLUSIVE).value,
-        "reason": _reason(worst, every) if declared else "no tolerance declared",
+        "reason": _reason(worst, every, whole["not_judged"]) if declared else "no tolerance declared",
         "tolerance": tolerance.difference,
         "ratio_tolerance": tolerance.ratio,
         "level": LEVEL,
@@ -211,9 +211,10 @@ def _why(outcome: Verdict, tolerance: float | None, blank: str, needed: int | No
     return "the interval holds the tolerance" + (f"; about {needed} records a group would decide" if needed else "")
 
 
-def _reason(worst: Verdict, metrics: list[dict[str, Any]]) -> str:
+def _reason(worst: Verdict, metrics: list[dict[str, Any]], unseen: list[str]) -> str:
     count = sum(metric["verdict"] == worst for metric in metrics)
-    return f"{count} of {len(metrics)} comparisons: {worst.value}"
+    small = f"; {len(unseen)} cells cannot be told from empty under the noise" if unseen else ""
+    return f"{count} of {len(metrics)} comparisons: {worst.value}{small}"
 
 
 def _rows(tally: Tally, kept: list[int]) -> list[dict[str, Any]]:

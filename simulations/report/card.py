@@ -48,7 +48,7 @@ def _line(value: object) -> str:
 
 
 def _yaml(value: object) -> str:
-    return json.dumps(value, ensure_ascii=True)
+    return json.dumps(value, ensure_ascii=True).replace("<", "\\u003c")
 
 
 def _percent(value: float | None) -> str:

@@ -31,6 +31,12 @@ NAMES = {
 }
 
 
+def learning_key(run: Run) -> list[tuple[str, str]]:
+    """Name and colour of the curves of the accuracy figure."""
+    named = (("accuracy", "private estimate", "s0"), ("exact_accuracy", "exact, by the simulation", "s1"))
+    return [(name, style) for key, name, style in named if any(y is not None for _, y in _series(run, key))]
+
+
 def drawings(run: Run, found: Mapping[str, Any]) -> dict[str, Markup | None]:
     """Every figure by name; None where the run holds nothing to draw."""
     return {
@@ -45,25 +51,28 @@ def drawings(run: Run, found: Mapping[str, Any]) -> dict[str, Markup | None]:
 
 def _accuracy(run: Run, learning: Mapping[str, Any]) -> Markup | None:
     """The private estimate by round between what pooled data and lonely sites reach."""
-    points = _series(run, "accuracy")
+    points, exact = _series(run, "accuracy"), _series(run, "exact_accuracy")
     marks = [
         Level(name=name, value=learning[key], style=style)
         for key, name, style in (
             ("pooled_accuracy", "pooled data", "pooled"),
-            ("accuracy", "this model, exact", "exact"),
             ("alone_accuracy", "a site alone (mean)", "alone"),
             ("chance", "chance", "faint"),
         )
         if learning[key] is not None
     ]
-    if not any(y is not None for _, y in points):
+    known = [y for _, y in [*points, *exact] if y is not None]
+    if not known:
         return None
-    values = [y for _, y in points if y is not None] + [level.value for level in marks]
+    values = known + [level.value for level in marks]
     low, high = figures.around(values)
     axis = Axis(low=max(0.0, low), high=min(1.0, high), percent=True)
-    curve = Curve(name="accuracy, private estimate of each round", points=points, style="s0")
+    lines = [
+        Curve(name="accuracy, private estimate of each round", points=points, style="s0"),
+        Curve(name="exact accuracy, measured by the simulation", points=exact, style="s1"),
+    ]
     return figures.curves(
-        Chart(title="Accuracy by round", x=_rounds(run), y=axis, curves=[curve], levels=_apart(marks, axis))
+        Chart(title="Accuracy by round", x=_rounds(run), y=axis, curves=lines, levels=_apart(marks, axis))
     )
 
 
@@ -112,7 +121,7 @@ def _gaps(fairness: Mapping[str, Any]) -> Markup | None:
     rows = [
         Whisker(
             name=NAMES[name], value=m["value"], low=m["low"], high=m["high"], style=m["verdict"].lower(),
-            note=_range(m["value"], m["low"], m["high"]) if m["value"] is not None else m["reason"],
+            note="undefined: too few records" if m["value"] is None else _range(m["value"], m["low"], m["high"]),
         )
         for name, m in metrics.items()
     ]  # fmt: skip

@@ -77,8 +77,10 @@ def curves(chart: Chart) -> Markup:
     bottom = floor + 16
     parts += [_text(across(tick), bottom, chart.x.text(tick), "tick", "middle") for tick in ticks(chart.x, whole=True)]
     parts.append(_text(_LEFT - 6, bottom, chart.x.label, "tick", "end"))
-    parts += [_level(level, up(level.value)) for level in chart.levels if chart.y.low <= level.value <= chart.y.high]
+    shown = [(level, up(level.value)) for level in chart.levels if chart.y.low <= level.value <= chart.y.high]
+    parts += [_level(level, y) for level, y in shown]
     parts += [_curve(curve, across, up) for curve in chart.curves]
+    parts += [_text(WIDTH - _RIGHT - 2, y - 4, one.name, f"label {one.style}", "end") for one, y in shown]
     return _svg(chart.title, chart.height, parts)
 
 
@@ -197,8 +199,7 @@ def _runs(points: Sequence[tuple[float, float | None]]) -> list[list[tuple[float
 
 
 def _level(level: Level, y: float) -> Markup:
-    line = _tag("line", f"level {level.style}", level.name, x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y)
-    return line + _text(WIDTH - _RIGHT - 2, y - 4, level.name, f"label {level.style}", "end")
+    return _tag("line", f"level {level.style}", level.name, x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y)
 
 
 def _whisker(row: Whisker, top: float, across: _Scale) -> Markup:

@@ -17,7 +17,7 @@ from simulations.audits.fairness import RATES, Tolerance
 from simulations.audits.runs import Run, read_run
 from simulations.report import figures, numbers
 from simulations.report.card import TEMPLATES, card
-from simulations.report.drawings import NAMES, SERIES, drawings
+from simulations.report.drawings import NAMES, SERIES, drawings, learning_key
 from simulations.report.findings import findings
 from simulations.report.words import words
 
@@ -61,6 +61,7 @@ def page(run: Run, found: Mapping[str, Any]) -> str:
             bars=_bars(found["privacy"]),
             foremost=_foremost(found["privacy"]),
             names=NAMES,
+            learning_key=learning_key(run),
             rates=_rates(found["fairness"]["groups"]),
             site_key=[(site, f"s{i % SERIES}") for i, site in enumerate(run.sites)],
             seeds=_pairs(run.facts.get("seeds")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -98,6 +99,18 @@ def test_no_file_of_the_store_holds_the_seed_of_an_erased_number(tmp_path):
     federation.again(sid=bytes([1] * 32))
     content = stored(tmp_path / str(site))
     assert not any(seed in content for seed in seeds.values())
+
+
+def test_a_forgotten_session_leaves_no_seed_and_answers_nothing_more(tmp_path):
+    federation = Federation.open(3)
+    moved(federation, tmp_path)
+    site = federation.session.unmaskers[0]
+    store, state = federation.stores[site], federation.collected()
+    seeds = [seed.reveal() for seed in store.seeds(SID).values()]
+    store.forget(SID)
+    assert not any(seed in stored(tmp_path / str(site)) for seed in seeds)
+    with refused(Code.E_ROUND):
+        unmask(store, state.aggregation, state.members(site))
 
 
 def test_folder_and_identity_are_the_owners_alone(tmp_path):
@@ -255,7 +268,5 @@ def test_nothing_secret_prints_or_pickles():
     store = SqliteKeyStore.volatile(signer(1))
     seed = RoundSeed(digest("seed"))
     assert seed.reveal().hex() not in f"{seed!r} {seed} {store!r}"
-    import pickle
-
     with pytest.raises(TypeError):
         pickle.dumps(seed)

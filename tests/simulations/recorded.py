@@ -91,6 +91,7 @@ def _round(number: int, curve: list[float]) -> dict[str, Any]:
         "round": number,
         "loss": 0.69 - 0.16 * (1 - math.exp(-number / 9)) + float(rng.normal(0, 0.012)),
         "accuracy": 0.52 + 0.21 * (1 - math.exp(-number / 9)) + float(rng.normal(0, 0.02)),
+        "exact_accuracy": 0.53 + 0.211 * (1 - math.exp(-number / 8)),
         "sites": sites,
         "refusals": [{"site": name, "code": missing} for name in NAMES if name not in sites],
         "seconds": 0.31 + 0.01 * (number % 5),

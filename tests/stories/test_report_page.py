@@ -36,7 +36,7 @@ def browser() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     first = RECORDED["write_run"](folder / "first", rounds=30)
-    void = RECORDED["write_run"](folder / "void", rounds=4, noise="replay")
+    void = RECORDED["write_run"](folder / "void", rounds=6, noise="replay")
     return {
         "report": build(first, tolerance=Tolerance(difference=0.1)),
         "void": build(void),
@@ -71,11 +71,12 @@ def test_the_page_fits_is_not_blank_and_is_silent(
 
 
 def test_nothing_sticks_out_of_the_page_on_a_phone(browser: Browser, pages: dict[str, Path]):
-    """Also with all details unfolded."""
+    """Also with all details unfolded. Heads of stacked tables are there for screen readers only."""
     page, _ = opened(browser, pages["report"], 390, "light")
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     wide = page.evaluate(
-        "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 391)"
+        "[...document.querySelectorAll('body *')].filter(e => !e.closest('thead') &&"
+        " e.getBoundingClientRect().right > 391)"
         ".map(e => e.tagName + '.' + e.getAttribute('class'))"
     )
     assert wide == []

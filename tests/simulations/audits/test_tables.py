@@ -92,6 +92,7 @@ def test_a_missing_file_and_missing_columns_are_refused(tmp_path: Path):
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     path = write(tmp_path_factory.mktemp("any"), b"sex,y,p\n" + data)
     try:
-        assert read(path, COLUMNS).counts.sum() >= 1
+        rows = read(path, COLUMNS).counts.sum()
     except Refusal as refusal:
-        assert refusal.code is Code.DATA_INVALID
+        rows = refusal.code is Code.DATA_INVALID
+    assert rows >= 1

@@ -114,7 +114,7 @@ def test_names_from_a_run_are_escaped_on_page_and_card(tmp_path: Path):
         facts["versions"] = {evil: evil}
         facts["evaluation"]["cells"] = [cell.replace("female", "<b>x") for cell in facts["evaluation"]["cells"]]
 
-    folder = write_run(tmp_path / "evil", rounds=2, change=spoil)
+    folder = write_run(tmp_path / "evil", rounds=6, change=spoil)
     page = build(folder).read_text()
     assert "<img" not in page
     assert "<b>x" not in page
@@ -131,7 +131,7 @@ def test_a_run_with_little_to_tell_still_gets_a_page(tmp_path: Path):
         for name in ("seeds", "fingerprints", "ended", "seconds"):
             facts.pop(name)
 
-    folder = write_run(tmp_path / "bare", rounds=2, change=strip)
+    folder = write_run(tmp_path / "bare", rounds=6, change=strip)
     rounds = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     bare = [row | {"loss": None, "accuracy": None} for row in rounds]
     (folder / "rounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
@@ -141,7 +141,7 @@ def test_a_run_with_little_to_tell_still_gets_a_page(tmp_path: Path):
 
 
 def test_failed_and_void_audits_are_said_aloud(tmp_path: Path):
-    folder = write_run(tmp_path / "replayed", rounds=2, noise="replay")
+    folder = write_run(tmp_path / "replayed", rounds=6, noise="replay")
     page = build(folder).read_text()
     assert "No privacy is claimed." in page
     assert "NOISE_REPLAY" in page
@@ -183,7 +183,7 @@ def test_report_of_nothing_is_refused(tmp_path: Path):
 
 
 def test_two_runs_are_compared_on_one_page(run: Path, tmp_path: Path):
-    other = write_run(tmp_path / "other", rounds=3, change=lambda facts: facts["job"].update(name="shorter"))
+    other = write_run(tmp_path / "other", rounds=6, change=lambda facts: facts["job"].update(name="shorter"))
     out = tmp_path / "comparison.html"
     outcome = CliRunner().invoke(app, ["compare", str(run), str(other), "--out", str(out), "--json"])
     assert outcome.exit_code == 0, outcome.stdout

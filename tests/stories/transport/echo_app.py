@@ -9,7 +9,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.app import FlowerPost, PatientGrid
+from server.app import FlowerPost, PatientGrid, end_with_parent
 from server.grid import GridSites
 
 app = ServerApp()
@@ -18,6 +18,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """The job file lists steps {frame, to, seconds}; the state folder receives answers.json."""
+    end_with_parent()
     script = json.loads(Path(str(context.run_config["job"])).read_text())
     state = Path(str(context.run_config["state"]))
     sites = GridSites(PatientGrid(grid), FlowerPost(), {int(site): key for site, key in script["keys"].items()})

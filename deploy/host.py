@@ -1,0 +1,62 @@
+"""A federation's folder on one host: which processes it means, and where they listened last."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config import read_table
+from common.errors import Code, Refusal
+from deploy.authority import ServerFiles
+from deploy.fleet import FleetControl
+from deploy.up import FederationLayout, SiteProcesses, free_address
+
+RUN = "run"  # number that the server gave the last run
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """HOST:PORT for sites, and the loopback HOST:PORT for operators."""
+
+    public: str
+    private: str
+
+
+def layout_of(root: Path, addresses: Addresses | None = None) -> FederationLayout:
+    """The processes of the federation under `root`: server, executor, and the sites whose folders are there.
+
+    addresses  where to listen; free loopback ports if not given. Written down for the operator's commands.
+    Errors: Refusal FILE_MISSING where `root` is no federation.
+    """
+    coordinator, ca = root / "coordinator", root / "authority" / "ca.crt"
+    if not (coordinator / "manifest.json").exists():
+        raise Refusal(Code.FILE_MISSING, f"{root} not started", "it holds no federation", "Name its folder")
+    addresses = addresses or Addresses(free_address(), free_address())
+    folder = root / "processes"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "addresses.json").write_text(json.dumps({"public": addresses.public, "private": addresses.private}))
+    return FederationLayout(
+        folder=folder,
+        server=ServerFiles(certificate=coordinator / "server.crt", key=coordinator / "server.key", ca=ca),
+        secret=coordinator / "executor.secret",
+        sites=tuple(_site(path) for path in sorted((root / "sites").glob("*/site.toml"))),
+        public=addresses.public,
+        private=addresses.private,
+    )
+
+
+def control_of(root: Path) -> FleetControl:
+    """The private listener of the federation that runs under `root`. Errors: Refusal FEDERATION_UNREACHABLE."""
+    try:
+        found = json.loads((root / "processes" / "addresses.json").read_text())
+    except (OSError, ValueError):
+        raise Refusal(
+            Code.FEDERATION_UNREACHABLE, f"No server of {root}", "it was not started", f"Run `hushfed fed up {root}`"
+        ) from None
+    return FleetControl(found["private"], root / "authority" / "ca.crt")
+
+
+def _site(settings: Path) -> SiteProcesses:
+    name = read_table(settings).get("name")
+    return SiteProcesses(name=str(name), settings=settings, node_key=settings.parent / "node.key")
