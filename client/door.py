@@ -18,11 +18,11 @@ from common.config import load, read, read_table
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.job import Job
+from common.parameters import layout_of
 from common.privacy.accounting import REPORT
 from common.privacy.entries import Entry, Line, check_signature, read_chain
 from common.privacy.spending import spending_of
 from common.work import model_of
-from common.parameters import layout_of
 
 app = typer.Typer(help="Run and question one site.", no_args_is_help=True)
 
@@ -88,7 +88,7 @@ def explain(
     found = {
         "status": "refused" if refused else "allowed",
         "deciding": refused[0] if refused else None,
-        "lines": [row for row in rows if row["task"] == "train"] if not refused else refused,
+        "lines": refused or [row for row in rows if row["task"] == "train"],
     }
     console.emit(found, json=json)
     return console.Exit.FAIL if refused else console.Exit.DONE

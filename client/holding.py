@@ -1,4 +1,4 @@
-"""One data set at this site: its two parts, its ledger, its guard; opened once and kept warm."""
+"""The data sets of this site: of each its ledger, its guard, and its two parts; opened once and kept warm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from client.guard import Guard, Limit
 from client.policy import Policy
 from client.site import DataSettings, SiteSettings
 from client.sources.catalogue import read_records
-from common.data import Records, Schema, fingerprint, split
+from common.data import Records, Schema, split
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.privacy.ledger import Ledger, Owner, open_ledger
@@ -19,16 +19,10 @@ from common.versions import versions
 
 @dataclass(frozen=True)
 class Holding:
-    """Records under one schema, and what guards them. Never printed.
-
-    train, holdout  disjoint for ever: a keyed hash of each record decides      mark  keyed digest of the records
-    """
+    """Records under one schema. Never printed. train, holdout: disjoint for ever, a keyed hash of each decides."""
 
     train: Records
     holdout: Records
-    ledger: Ledger
-    guard: Guard
-    mark: str
 
     def __repr__(self) -> str:
         return "Holding"
@@ -56,21 +50,22 @@ class Holdings:
             self._ledgers[dataset] = open_ledger(path, Owner(self._settings.id, name), self._signer, versions())
         return self._ledgers[dataset]
 
+    def guard(self, dataset: str) -> Guard:
+        """What charges the data set; reads no record. Errors: as `ledger`."""
+        rules = self._policy.privacy
+        return Guard(self.ledger(dataset), Limit(rules.max_epsilon, rules.delta), versions())
+
     def open(self, dataset: str, schema: Schema) -> Holding:
         """The records of a data set as `schema` reads them.
 
-        Errors: Refusal POLICY_DATA, DATA_INVALID, FILE_MISSING, COHORT_TOO_SMALL, and those of `ledger`.
+        Errors: Refusal POLICY_DATA, DATA_INVALID, FILE_MISSING, COHORT_TOO_SMALL.
         """
         held = self._settings.dataset(dataset)
-        ledger = self.ledger(dataset)
         if (dataset, schema) not in self._held:
             reading = read_records(held.source, schema, Path(self._settings.state))
             train, holdout = split(reading.records, self._key, held.holdout)
             self._refuse_few(len(train))
-            rules = self._policy.privacy
-            guard = Guard(ledger, Limit(rules.max_epsilon, rules.delta), versions())
-            mark = fingerprint(reading.records, self._key).hex()
-            self._held[(dataset, schema)] = Holding(train, holdout, ledger, guard, mark)
+            self._held[(dataset, schema)] = Holding(train, holdout)
         return self._held[(dataset, schema)]
 
     def close(self) -> None:

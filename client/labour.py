@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.custody import KeyStore
 from client.evaluation import counts
-from client.guard import Release, Reservation
+from client.guard import Guard, Release, Reservation
 from client.holding import Holding, Holdings
 from client.secagg import mask
 from client.site import SiteSettings
@@ -28,6 +29,14 @@ from common.secagg.statements import Aggregation, verify_keys
 from common.work import Work, count_shape, model_of
 
 
+class Paid(NamedTuple):
+    """Records that may be worked on: the charge for one release of them is on disk."""
+
+    holding: Holding
+    guard: Guard
+    reservation: Reservation
+
+
 class Labour:
     """What a site computes for orders of work. It keeps the job's model on the device between orders."""
 
@@ -38,30 +47,37 @@ class Labour:
     def report(self, order: WorkOrder, work: Work, digest: bytes) -> Reported:
         """The masked report of one attempt.
 
-        Nothing is charged for an order that cannot be answered; a charge is on disk before records are read; an
-        order that was answered before gets the same bytes again, for nothing.
+        Nothing is charged for an order that cannot be answered, and no record is read for one that cannot be paid;
+        a charge is on disk before records are worked on; an order that was answered before gets the same bytes
+        again, for nothing.
         Errors: Refusal of every kind.
         """
-        holding = self._holdings.open(work.job.dataset, work.job.data)
-        if kept := holding.ledger.reply_to(digest.hex()):
+        ledger, guard = self._holdings.ledger(work.job.dataset), self._holdings.guard(work.job.dataset)
+        if kept := ledger.reply_to(digest.hex()):
             return unpack(Reported, kept, LIMIT)
         for known in order.heads:
             if known.site == self._settings.id:
-                holding.ledger.refuse_rollback(known.head)
-        parameters = checked(np.frombuffer(order.parameters, "<f4"), work.layout.size)
+                ledger.refuse_rollback(known.head)
+        parameters = _parameters(order, work.layout.size)
         aggregation = self._aggregation(order, work, parameters)
-        reservation = holding.guard.reserve(work.plan(order.task), _facts(order, digest))
-        release = self._released(order, work, holding, reservation, parameters)
+        self._refuse_unseeded(work)
+        guard.refuse_beyond(work.plan(order.task))
+        holding = self._holdings.open(work.job.dataset, work.job.data)
+        reservation = guard.reserve(work.plan(order.task), _facts(order, digest))
+        try:
+            self._bench(work).load(parameters)
+            release = self._released(order, work, Paid(holding, guard, reservation))
+        except Exception as error:
+            guard.abort(reservation, error.code if isinstance(error, Refusal) else Code.INTERNAL)
+            raise
         report = mask(self._store, aggregation, order.keys, self._encoded(order, work, release))
         epsilon = release.spent.gated if reservation.plan.mechanism != "none" else float("inf")
         reply = Reported(order=digest, report=report, epsilon=epsilon, head=release.head)
-        holding.ledger.keep_reply(digest.hex(), pack(reply))
+        ledger.keep_reply(digest.hex(), pack(reply))
         return reply
 
     def _aggregation(self, order: WorkOrder, work: Work, parameters: Flat) -> Aggregation:
         """What the report will be bound to, checked before anything is charged."""
-        if order.session.job != work.job.digest():
-            raise Refusal(Code.E_POLICY, "Session refused", "it is of another job", "Open a session for this job")
         aggregation = Aggregation(
             manifest=work.manifest,
             session=order.session,
@@ -75,33 +91,28 @@ class Labour:
             raise Refusal(Code.E_ROUND, "Report refused", f"number {last} was used", "Open a larger number")
         return aggregation
 
-    def _released(
-        self, order: WorkOrder, work: Work, holding: Holding, reservation: Reservation, parameters: Flat
-    ) -> Release:
-        bench = self._bench(work)
-        bench.load(parameters)
+    def _released(self, order: WorkOrder, work: Work, paid: Paid) -> Release:
         noise = self._entropy(order, work, "noise")
         if order.task == "evaluate":
-            counted = Counted(counts(bench, holding.holdout, count_shape(work.job)))
-            return holding.guard.release_counts(reservation, counted, noise)
-        return self._trained(order, work, holding, reservation, noise)
+            counted = Counted(counts(self._bench(work), paid.holding.holdout, count_shape(work.job)))
+            return paid.guard.release_counts(paid.reservation, counted, noise)
+        return self._trained(order, work, paid, noise)
 
-    def _trained(
-        self, order: WorkOrder, work: Work, holding: Holding, reservation: Reservation, noise: Entropy
-    ) -> Release:
-        bench, plan, bound = self._bench(work), reservation.plan, work.job.aggregation.bound or 0.0
+    def _trained(self, order: WorkOrder, work: Work, paid: Paid, noise: Entropy) -> Release:
+        bench, bound = self._bench(work), work.job.aggregation.bound or 0.0
+        plan, train = paid.reservation.plan, paid.holding.train
         sampling = self._entropy(order, work, "sampling")
         if plan.mode == "M2":
-            batch = holding.train.take(poisson(len(holding.train), plan.sampling_rate, sampling))
-            return holding.guard.release_sum(reservation, gradient_lanes(bench, batch, plan), noise)
+            batch = train.take(poisson(len(train), plan.sampling_rate, sampling))
+            return paid.guard.release_sum(paid.reservation, gradient_lanes(bench, batch, plan), noise)
         if plan.mode == "M1":
             from client.private_step import train_privately
 
             nominal = plan.sampling_rate * work.manifest.site(self._settings.id).nominal_records
-            update = train_privately(bench, holding.train, plan, nominal, sampling=sampling, noise=noise)
-            return holding.guard.release_update(reservation, update, bound)
+            update = train_privately(bench, train, plan, nominal, sampling=sampling, noise=noise)
+            return paid.guard.release_update(paid.reservation, update, bound)
         draws = child_numpy(work.job.seed, "batches", self._settings.id, order.round, order.attempt)
-        return holding.guard.release_plain(reservation, train_plainly(bench, holding.train, draws), bound)
+        return paid.guard.release_plain(paid.reservation, train_plainly(bench, train, draws), bound)
 
     def _encoded(self, order: WorkOrder, work: Work, release: Release) -> Encoded:
         codec = work.codec(order.task)
@@ -113,12 +124,14 @@ class Labour:
 
     def _entropy(self, order: WorkOrder, work: Work, use: str) -> Entropy:
         """System entropy; or, where job, policy and site.toml all say so, a stream that can be repeated."""
-        kind = work.job.privacy.noise
-        if kind == "replay" and self._settings.noise_seed is None:
+        seed = self._settings.noise_seed or 0
+        return noise_source(work.job.privacy.noise, seed, use, order.task, order.round, order.attempt)
+
+    def _refuse_unseeded(self, work: Work) -> None:
+        if work.job.privacy.noise == "replay" and self._settings.noise_seed is None:
             raise Refusal(
                 Code.POLICY_PRIVACY, "Noise not replayed", "site.toml has no noise_seed", "Only rehearsals need one"
             )
-        return noise_source(kind, self._settings.noise_seed or 0, use, order.task, order.round, order.attempt)
 
     def _bench(self, work: Work) -> Workbench:
         key = work.job.digest()
@@ -141,3 +154,9 @@ def _facts(order: WorkOrder, digest: bytes) -> Facts:
     )
 
 
+def _parameters(order: WorkOrder, size: int) -> Flat:
+    """The order's parameters, finite, float32 [size]. Errors: Refusal UPDATE_INVALID."""
+    whole = order.parameters if len(order.parameters) % 4 == 0 else b""
+    flat: Flat = np.frombuffer(whole, "<f4")
+    checked(flat, size)
+    return flat

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from common.config import finite
 from common.errors import Code, Refusal
+from common.ranges import not_negative
 
 if TYPE_CHECKING:
     from common.job import Job
@@ -43,6 +45,13 @@ class PrivacyRules:
     delta: float = 0.0
     colluding: int = 0
     allow_replay: bool = False
+
+    def __post_init__(self) -> None:
+        not_negative(self.max_epsilon, "privacy.max_epsilon")
+        not_negative(self.delta, "privacy.delta")
+        # a large delta would make every spending look like none
+        finite(self.delta, "privacy.delta", at_most=0.01)
+        not_negative(self.colluding, "privacy.colluding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,15 +135,8 @@ def _guarantee_lines(rules: PrivacyRules, job: Job) -> list[Line]:
               asked.noise == "system" or rules.allow_replay, code),
     ]  # fmt: skip
     if asked.mode == "M2":
-        rows.append(
-            _line(
-                "[privacy] colluding",
-                rules.colluding,
-                f"noise that survives {colluding} colluding sites",
-                colluding >= rules.colluding,
-                code,
-            )  # fmt: skip
-        )
+        what = f"noise that survives {colluding} colluding sites"
+        rows.append(_line("[privacy] colluding", rules.colluding, what, colluding >= rules.colluding, code))
     return rows
 
 

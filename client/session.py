@@ -36,6 +36,7 @@ from common.messages import (
 )
 from common.secagg.manifest import Manifest, read_manifest
 from common.secagg.statements import Aggregation
+from common.secagg.wire import SessionRecord
 from common.work import Work, work_of
 
 log = logging.getLogger(__name__)
@@ -119,24 +120,28 @@ class Session:
         """Policy, data, and whether the budget affords one release at least; nothing is charged."""
         for task in ("offer", "train", "evaluate"):
             self._decide(work.job, task, work)
-        holding = self._holdings.open(work.job.dataset, work.job.data)
-        holding.guard.refuse_beyond(work.training)
+        guard = self._holdings.guard(work.job.dataset)
+        guard.refuse_beyond(work.training)
+        self._holdings.open(work.job.dataset, work.job.data)
         return Accepted(
             order=digest,
-            epsilon_spent=holding.guard.spent.gated,
+            epsilon_spent=guard.spent.gated,
             epsilon_limit=self._policy.privacy.max_epsilon,
-            head=holding.ledger.head,
+            head=self._holdings.ledger(work.job.dataset).head,
         )
 
     def _enrol(self, order: EnrolOrder, work: Work, digest: bytes) -> Enrolled:
         self._decide(work.job, "train", work)
+        _refuse_stranger(order.session, work.job)
         return Enrolled(order=digest, keys=enrol(self._store, self._manifest, order.session))
 
     def _report(self, order: WorkOrder, work: Work, digest: bytes) -> AnyReply:
         self._decide(work.job, order.task, work)
+        _refuse_stranger(order.session, work.job)
         return self._labour.report(order, work, digest)
 
     def _unmask(self, order: UnmaskOrder, work: Work, digest: bytes) -> Unmasked:
+        _refuse_stranger(order.session, work.job)
         aggregation = Aggregation(
             manifest=self._manifest,
             session=order.session,
@@ -169,3 +174,7 @@ class Session:
         return self._seal(Refused(order=digest, code=code.value, reference=reference))
 
 
+def _refuse_stranger(session: SessionRecord, job: Job) -> None:
+    """Refuse a session that was opened for another job than the order's."""
+    if session.job != job.digest():
+        raise Refusal(Code.E_POLICY, "Session refused", "it is of another job", "Open a session for this job")

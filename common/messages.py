@@ -21,6 +21,7 @@ RunId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 JobBytes = Annotated[bytes, msgspec.Meta(max_length=2**20)]
 Task = Literal["train", "evaluate"]
 Round = Annotated[int, msgspec.Meta(ge=0, le=10**6)]
+Epsilon = Annotated[float, msgspec.Meta(ge=0)]  # infinite where a release had no noise
 
 
 class Envelope(Frame, frozen=True, kw_only=True):
@@ -80,7 +81,7 @@ class UnmaskOrder(Order, frozen=True, kw_only=True, tag="unmask"):
     number: Count
     session: SessionRecord
     binding: Hash  # h_model: what the members' signatures bind besides the session
-    members: tuple[Member, ...]
+    members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=2**20)]
 
 
 class LedgerOrder(Order, frozen=True, kw_only=True, tag="ledger"):
@@ -96,8 +97,8 @@ class Reply(Frame, frozen=True, kw_only=True, tag_field="kind", tag=True):
 class Accepted(Reply, frozen=True, kw_only=True, tag="accepted"):
     """The site's policy allows the job. epsilon: spent so far, and the most its keeper allows."""
 
-    epsilon_spent: float
-    epsilon_limit: float
+    epsilon_spent: Epsilon
+    epsilon_limit: Epsilon
     head: Hash
 
 
@@ -111,7 +112,7 @@ class Reported(Reply, frozen=True, kw_only=True, tag="reported"):
     """A masked report, and what it cost: no metric, no count of records, no text."""
 
     report: MaskedReport
-    epsilon: float
+    epsilon: Epsilon
     head: Hash
 
 

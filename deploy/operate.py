@@ -58,7 +58,11 @@ def resume(
 def status(*, federation: Root, json: Json = False) -> console.Exit:
     """Show the nodes that are online, and how far the run is."""
     rows = _rounds(_state(federation))
-    found: dict[str, Any] = {"status": _stage(_state(federation)), "rounds": len(rows), "last": rows[-1] if rows else None}
+    found: dict[str, Any] = {
+        "status": _stage(_state(federation)),
+        "rounds": len(rows),
+        "last": rows[-1] if rows else None,
+    }
     control = control_of(federation.resolve())
     try:
         found["nodes"] = [{"name": node.name, "online": node.online} for node in control.nodes()]

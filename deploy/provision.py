@@ -97,9 +97,9 @@ def provision(root: Path, name: str, plans: Sequence[SitePlan], rules: Rules) ->
         rules=rules,
     )
     signed = sealed(manifest, governance)
-    for folder in (root / "coordinator", *(folder.root for folder in folders)):
-        (folder / "manifest.json").write_bytes(signed)
-        (folder / "governance.pub").write_text(governance.public.hex() + "\n")
+    for place in (root / "coordinator", *(folder.root for folder in folders)):
+        (place / "manifest.json").write_bytes(signed)
+        (place / "governance.pub").write_text(governance.public.hex() + "\n")
     for folder, plan in zip(folders, plans, strict=True):
         shutil.copyfile(authority.certificate, folder.root / "ca.crt")
         _settings(folder, plan, governance.public)

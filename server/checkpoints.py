@@ -27,7 +27,8 @@ class State:
     parameters  float32 [d]      memory  the strategy's arrays
     heads       ledger head (hex) and epsilon that each site last acknowledged, by site id
     excluded    sites that refused for good, and with which code
-    evaluation  counts after the last evaluation, as run.json shows them
+    evaluated   round after which counts were last asked for
+    evaluation  those counts as run.json shows them; or None with the code of their failure
     seconds     time spent so far, over all starts
     """
 
@@ -38,7 +39,9 @@ class State:
     heads: dict[int, str] = field(default_factory=dict)
     epsilon: dict[int, float] = field(default_factory=dict)
     excluded: dict[int, str] = field(default_factory=dict)
+    evaluated: int = 0
     evaluation: dict[str, Any] | None = None
+    evaluation_failure: str | None = None
     seconds: float = 0.0
 
     def charged(self, site: int, head: bytes, epsilon: float) -> State:
@@ -48,14 +51,16 @@ class State:
 
 def save_checkpoint(path: Path, state: State, run: str) -> None:
     """Write `state` of run `run` to `path`: a crash leaves the old file or the new one."""
-    arrays = {"parameters": state.parameters, **{f"memory.{k}": v for k, v in state.memory.items()}}
+    arrays: dict[str, NDArray[Any]] = {"parameters": state.parameters, **{f"memory.{k}": v for k, v in state.memory.items()}}
     values = {
         "rounds": state.rounds,
         "spent": state.spent,
         "heads": state.heads,
         "epsilon": state.epsilon,
         "excluded": state.excluded,
+        "evaluated": state.evaluated,
         "evaluation": state.evaluation,
+        "evaluation_failure": state.evaluation_failure,
         "seconds": state.seconds,
     }
     data = save(arrays, {"schema": _SCHEMA, "run": run, "state": json.dumps(values)})
@@ -85,7 +90,9 @@ def load_checkpoint(path: Path, run: str) -> State:
         heads=_by_site(values["heads"]),
         epsilon=_by_site(values["epsilon"]),
         excluded=_by_site(values["excluded"]),
+        evaluated=values["evaluated"],
         evaluation=values["evaluation"],
+        evaluation_failure=values["evaluation_failure"],
         seconds=values["seconds"],
     )
 

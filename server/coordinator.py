@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 from common.config import plain
 from common.errors import Code, Refusal
 from common.identity import Signer
+from common.job import Job
 from common.messages import LedgerOrder, LedgerReply, OfferOrder
 from common.parameters import flatten
 from common.secagg.manifest import Manifest, manifest_table, read_manifest
@@ -24,7 +27,7 @@ from server.cohort import FINAL, wait_for
 from server.gathering import Questions, Sites
 from server.job import read_job
 from server.records import SCHEMA, Record, write_record
-from server.rounds import Table, play
+from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
 
 HISTORY_BYTES = 2**26
@@ -111,12 +114,19 @@ def run_job(work: Work, questions: Questions, settings: RunSettings) -> State:
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
     table = Table(work.job, work, chosen, aggregator, questions.sites.present, save)
     save(state)
-    while len(state.rounds) < work.job.rounds:
-        state = play(table, state, len(state.rounds) + 1)
+    while (step := _next_step(work.job, state)) is not None:
+        state = step(table, state)
         save(state)
     state = replace(state, seconds=before + time.monotonic() - begun)
     write_record(settings.result, _record(work, questions, run_id, state))
     return state
+
+
+def _next_step(job: Job, state: State) -> Callable[[Table, State], State] | None:
+    """Counts of the newest model if they are due, else the next round, else nothing."""
+    if len(state.rounds) in job.evaluation_rounds and state.evaluated < len(state.rounds):
+        return evaluate
+    return play if len(state.rounds) < job.rounds else None
 
 
 def _keep(work: Work, settings: RunSettings, state: State) -> None:
@@ -188,9 +198,7 @@ def _record(work: Work, questions: Questions, run_id: bytes, state: State) -> Re
 def _run_table(work: Work, run_id: bytes, state: State) -> dict[str, Any]:
     """run.json."""
     name = {site.id: site.name for site in work.manifest.sites}
-    heads = {
-        name[site]: {"head": head, "epsilon": state.epsilon.get(site, 0.0)} for site, head in state.heads.items()
-    }
+    heads = {name[site]: {"head": head, "epsilon": _shown(state.epsilon.get(site))} for site, head in state.heads.items()}
     return {
         "schema": SCHEMA,
         "status": "completed",
@@ -203,12 +211,18 @@ def _run_table(work: Work, run_id: bytes, state: State) -> dict[str, Any]:
         "refusals": [{"site": name[site], "code": code} for site, code in sorted(state.excluded.items())],
         "spent_attempts": state.spent,
         "evaluation": state.evaluation,
+        "evaluation_failure": state.evaluation_failure,
         "noise": work.job.privacy.noise,
         "accuracy": None,
         "baselines": None,
         "seconds": round(state.seconds, 3),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _shown(epsilon: float | None) -> float | None:
+    """An epsilon as JSON shows it: nothing where there is no guarantee, 0 for a site that was never charged."""
+    return epsilon if epsilon is not None and math.isfinite(epsilon) else (0.0 if epsilon is None else None)
 
 
 def _governance(folder: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,9 +38,9 @@ class Table:
     save: Callable[[State], None]
 
 
-def play(table: Table, state: State, number: int) -> State:
-    """The state after round `number`: a new model, its row in `rounds`, and counts where the job asks for them."""
-    begun = time.monotonic()
+def play(table: Table, state: State) -> State:
+    """The state after the next round: a new model, and its row in `rounds`."""
+    begun, number = time.monotonic(), len(state.rounds) + 1
     state, gathered, refusals = _gathered(table, state, "train", number)
     update = update_of(table.work, gathered.sum, gathered.sites)
     memory, change = table.strategy.step.apply(state.memory, table.strategy.combine.apply(update, 1.0))
@@ -47,19 +48,31 @@ def play(table: Table, state: State, number: int) -> State:
     state = replace(
         state, memory=dict(memory), parameters=(state.parameters.astype(np.float64) + change).astype(np.float32)
     )
-    if number in table.job.evaluation_rounds:
-        state = _evaluated(table, state, number)
-        accuracy = accuracy if accuracy is not None else (state.evaluation or {}).get("accuracy")
     row = _row(table, state, number, gathered, refusals)
     row |= {"noisy_loss": loss, "noisy_accuracy": accuracy, "seconds": round(time.monotonic() - begun, 3)}
     row |= {name: _smoothed([*state.rounds, row], f"noisy_{name}") for name in ("loss", "accuracy")}
     return replace(state, rounds=(*state.rounds, row))
 
 
-def _evaluated(table: Table, state: State, number: int) -> State:
-    state, gathered, _ = _gathered(table, state, "evaluate", number)
+def evaluate(table: Table, state: State) -> State:
+    """The state with the counts of the newest model.
+
+    A run whose last counts cannot be had keeps its model: the evaluation then says which failure it ended with.
+    """
+    number = len(state.rounds)
+    try:
+        state, gathered, refusals = _gathered(table, state, "evaluate", number)
+    except Refusal as refusal:
+        return replace(state, evaluated=number, evaluation=None, evaluation_failure=refusal.code.value)
     names = [table.work.manifest.site(site).name for site in gathered.sites]
-    return replace(state, evaluation=evaluation_of(table.work, gathered.sum, number, names))
+    found = evaluation_of(table.work, gathered.sum, number, names)
+    row = dict(state.rounds[-1])
+    row["refusals"] = [*row["refusals"], *refusals]
+    row["epsilon"] = _spent(table, state)
+    if row["noisy_accuracy"] is None:
+        row["accuracy"] = row["noisy_accuracy"] = found["accuracy"]
+    rounds = (*state.rounds[:-1], row)
+    return replace(state, evaluated=number, evaluation=found, evaluation_failure=None, rounds=rounds)
 
 
 def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[State, Gathered, list[dict[str, str]]]:
@@ -120,6 +133,14 @@ def _row(
         "round": number,
         "sites": [name(site) for site in gathered.sites],
         "refusals": refusals,
-        "epsilon": {name(site): round(value, 4) for site, value in sorted(state.epsilon.items())},
+        "epsilon": _spent(table, state),
         "bytes": {name(site): size for site, size in sorted(gathered.sizes.items())},
+    }
+
+
+def _spent(table: Table, state: State) -> dict[str, float | None]:
+    """Epsilon by site as JSON shows it: nothing where there is no guarantee."""
+    return {
+        table.work.manifest.site(site).name: round(value, 4) if math.isfinite(value) else None
+        for site, value in sorted(state.epsilon.items())
     }

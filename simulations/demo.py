@@ -99,7 +99,7 @@ def play(
 
     Errors: Refusal with what stopped the coordinator, RUN_FAILED if it died or `seconds` passed.
     """
-    settings = {
+    settings: dict[str, str | int | float | bool] = {
         "federation": str(deployment.folder.coordinator),
         "job": str(deployment.job),
         "state": str(deployment.state),

@@ -147,7 +147,7 @@ def _ratio(shares: dict[str, Share], tolerance: float | None) -> dict[str, Any]:
     z = quantile(LEVEL, len(pairs))
     found = [r for a, b in pairs if (r := ratio(shares[a], shares[b], z)) is not None]
     if not found:
-        return _empty(tolerance, "there are fewer than two groups with anyone selected")
+        return _empty(tolerance, "there are fewer than two groups with a share above zero")
     value, low, high = (min(getattr(r, name) for r in found) for name in ("value", "low", "high"))
     outcome = verdict(Interval(-value, -high, -low), None if tolerance is None else -tolerance)
     return {

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from scipy.stats import norm
 
-RESOLVED = 4.0  # a total must exceed this many standard deviations of its own noise before it divides anything
+RESOLVED = 3.0  # a total below so many standard deviations of its own noise may as well be empty
 
 
 class Verdict(StrEnum):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -31,10 +30,10 @@ NAMES = {
 }
 
 
-def learning_key(run: Run) -> list[tuple[str, str]]:
-    """Name and colour of the curves of the accuracy figure."""
-    named = (("accuracy", "private estimate", "s0"), ("exact_accuracy", "exact, by the simulation", "s1"))
-    return [(name, style) for key, name, style in named if any(y is not None for _, y in _series(run, key))]
+def learning_key(run: Run, learning: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and colour of everything in the accuracy figure."""
+    lines = [(curve.name, curve.style) for curve in _estimates(run) if any(y is not None for _, y in curve.points)]
+    return lines + [(level.name, level.style) for level in _marks(learning)]
 
 
 def drawings(run: Run, found: Mapping[str, Any]) -> dict[str, Markup | None]:
@@ -50,43 +49,33 @@ def drawings(run: Run, found: Mapping[str, Any]) -> dict[str, Markup | None]:
 
 
 def _accuracy(run: Run, learning: Mapping[str, Any]) -> Markup | None:
-    """The private estimate by round between what pooled data and lonely sites reach."""
-    points, exact = _series(run, "accuracy"), _series(run, "exact_accuracy")
-    marks = [
-        Level(name=name, value=learning[key], style=style)
-        for key, name, style in (
-            ("pooled_accuracy", "pooled data", "pooled"),
-            ("alone_accuracy", "a site alone (mean)", "alone"),
-            ("chance", "chance", "faint"),
-        )
-        if learning[key] is not None
-    ]
-    known = [y for _, y in [*points, *exact] if y is not None]
+    """The model's accuracy by round between what pooled data and lonely sites reach."""
+    lines, marks = _estimates(run), _marks(learning)
+    known = [y for curve in lines for _, y in curve.points if y is not None]
     if not known:
         return None
-    values = known + [level.value for level in marks]
-    low, high = figures.around(values)
+    low, high = figures.around(known + [level.value for level in marks])
     axis = Axis(low=max(0.0, low), high=min(1.0, high), percent=True)
-    lines = [
-        Curve(name="accuracy, private estimate of each round", points=points, style="s0"),
-        Curve(name="exact accuracy, measured by the simulation", points=exact, style="s1"),
+    return figures.curves(Chart(title="Accuracy by round", x=_rounds(run), y=axis, curves=lines, levels=marks))
+
+
+def _estimates(run: Run) -> list[Curve]:
+    return [
+        Curve(name="private estimate", points=_series(run, "accuracy"), style="s0"),
+        Curve(name="exact, by the simulation", points=_series(run, "exact_accuracy"), style="s1"),
     ]
-    return figures.curves(
-        Chart(title="Accuracy by round", x=_rounds(run), y=axis, curves=lines, levels=_apart(marks, axis))
+
+
+def _marks(learning: Mapping[str, Any]) -> list[Level]:
+    """What the model is compared with, where it is known."""
+    named = (
+        ("pooled_accuracy", "pooled data", "s2"),
+        ("alone_accuracy", "a site alone, mean", "s3"),
+        ("chance", "chance", "s4"),
     )
-
-
-def _apart(levels: list[Level], axis: Axis) -> list[Level]:
-    """Levels whose names would overprint each other share one name; every line stays."""
-    room = 0.085 * (axis.high - axis.low)
-    kept: list[Level] = []
-    for level in sorted(levels, key=lambda one: -one.value):
-        near = next((i for i, one in enumerate(kept) if one.name and one.value - level.value < room), None)
-        if near is not None:
-            kept[near] = replace(kept[near], name=f"{kept[near].name} · {level.name}")
-            level = replace(level, name="")
-        kept.append(level)
-    return kept
+    return [
+        Level(name=name, value=learning[key], style=style) for key, name, style in named if learning[key] is not None
+    ]
 
 
 def _loss(run: Run) -> Markup | None:
@@ -108,7 +97,8 @@ def _epsilon(run: Run, privacy: Mapping[str, Any]) -> Markup | None:
         return None
     high = figures.around([*values, *([limit] if limit else [])], low=0.0)[1]
     lines = [Curve(name=site, points=points, style=f"s{i % SERIES}") for i, (site, points) in enumerate(spent.items())]
-    marks = [Level(name="promised by the job", value=limit, style="limit")] if limit else []
+    promise = "promised by the job"
+    marks = [Level(name=promise, value=limit, style="limit", label=promise)] if limit else []
     axis = Axis(low=0.0, high=high)
     return figures.curves(Chart(title="Epsilon by round and site", x=_rounds(run), y=axis, curves=lines, levels=marks))
 

@@ -23,11 +23,12 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """A horizontal line at a value that the curves are compared with."""
+    """A horizontal line at a value that the curves are compared with; `label` is written on it."""
 
     name: str
     value: float
     style: str
+    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class Chart:
 
 
 def curves(chart: Chart) -> Markup:
-    """A line chart; every level carries its name at the right, every curve on hover."""
+    """A line chart; names show on hover."""
     floor = chart.height - _BOTTOM
     across = _scale(chart.x, _LEFT, WIDTH - _RIGHT)
     up = _scale(chart.y, floor, _TOP)
@@ -80,7 +81,7 @@ def curves(chart: Chart) -> Markup:
     shown = [(level, up(level.value)) for level in chart.levels if chart.y.low <= level.value <= chart.y.high]
     parts += [_level(level, y) for level, y in shown]
     parts += [_curve(curve, across, up) for curve in chart.curves]
-    parts += [_text(WIDTH - _RIGHT - 2, y - 4, one.name, f"label {one.style}", "end") for one, y in shown]
+    parts += [_text(WIDTH - _RIGHT - 2, y - 4, one.label, "label", "end") for one, y in shown if one.label]
     return _svg(chart.title, chart.height, parts)
 
 

@@ -61,7 +61,7 @@ def page(run: Run, found: Mapping[str, Any]) -> str:
             bars=_bars(found["privacy"]),
             foremost=_foremost(found["privacy"]),
             names=NAMES,
-            learning_key=learning_key(run),
+            learning_key=learning_key(run, found["learning"]),
             rates=_rates(found["fairness"]["groups"]),
             site_key=[(site, f"s{i % SERIES}") for i, site in enumerate(run.sites)],
             seeds=_pairs(run.facts.get("seeds")),

@@ -126,7 +126,9 @@ def _fairness(fairness: Mapping[str, Any]) -> Markup:
 def _fairness_section(fairness: Mapping[str, Any]) -> Markup:
     if not fairness["metrics"]:
         return Markup.escape(f"Not audited: {fairness['reason']}.")
-    groups = " and ".join(fairness["attributes"]) or "no attribute"
+    if not fairness["attributes"]:
+        return Markup.escape("The job tells no groups apart, so nothing is compared; rates are those of everyone.")
+    groups = " and ".join(fairness["attributes"])
     text = (
         "Groups by {} are compared by counts over held-out records, summed under secure aggregation. A verdict needs "
         "the whole interval on one side of a tolerance that somebody declared."

@@ -46,11 +46,11 @@ def test_the_claim_of_shared_noise(tmp_path):
         == f"""\
 Site clinic-a: (1.604, 1e-05)-differential privacy for one record (add or remove one), over all 3 releases that its \
 ledger holds, in all runs.
-It holds against the server, every user of the model and colluding sites, while the noise of at least 2 honest sites is \
-in every sum and one unmasking site is honest.
+It holds against the server, every user of the model and colluding sites, while the noise of at least 2 honest sites \
+is in every sum and one unmasking site is honest.
 Training records: epsilon 1.604; held-out records: epsilon 1; {ONE_OR_OTHER}
-Sampling: counts of held-out records without sampling, training Poisson at rate 0.2. Accountant: {accountant()}. Noise: \
-system entropy.
+Sampling: counts of held-out records without sampling, training Poisson at rate 0.2. Accountant: {accountant()}. \
+Noise: system entropy.
 {PEOPLE}
 {NOT_COVERED}"""
     )
@@ -71,7 +71,8 @@ def test_a_void_claim_says_why_and_shows_no_number(tmp_path):
     assert (
         "\n".join(claim.sentences())
         == """\
-Site clinic-a: no differential privacy is claimed, because a release had no noise; a release had noise that can be repeated.
+Site clinic-a: no differential privacy is claimed, because a release had no noise; a release had noise that can be \
+repeated.
 Any epsilon of these releases would be void."""
     )
 
