@@ -13,11 +13,12 @@ import typer
 
 from common import console
 from common.errors import Code, Refusal
+from common.shortcut import shortcut
 from simulations.finish import finish, refuse_to_overwrite
-from simulations.scenario import read_scenario
+from simulations.scenario import found, read_scenario
 from simulations.world import simulate
 
-app = typer.Typer(help="Simulate a federation in one process.", no_args_is_help=True)
+app = typer.Typer(cls=shortcut("run"), help="Simulate a federation in one process.", no_args_is_help=True)
 
 
 class Engine(StrEnum):
@@ -34,7 +35,7 @@ def _group() -> None:
 @app.command("run")
 @console.guarded
 def run(
-    scenario: Annotated[Path, typer.Argument(help="scenario.toml: a world and a job.")],
+    scenario: Annotated[Path, typer.Argument(help="scenario.toml, or the name of an example.")],
     *,
     engine: Annotated[str, typer.Option(help="loop: one site after the other, the reference.")] = Engine.LOOP.value,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Replace a setting: job.rounds=10.")] = None,
@@ -46,7 +47,7 @@ def run(
         raise Refusal(
             Code.CONFIG_INVALID, f"--engine {engine}", "this version simulates by the engine 'loop'", "Use --engine loop"
         )
-    read = read_scenario(scenario, changes or ())
+    read = read_scenario(found(scenario), changes or ())
     name = f"hushfed-{read.job.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     out = (out or Path(name)).resolve()
     refuse_to_overwrite(out)

@@ -84,6 +84,12 @@ def example(name: str) -> Path:
     return Path(str(files("simulations") / "examples" / f"{name}.toml"))
 
 
+def found(path: Path) -> Path:
+    """`path`, or the packaged example that it names: "clinics" or "examples/clinics.toml"."""
+    named = path.stem in EXAMPLES and str(path.parent) in (".", "examples")
+    return example(path.stem) if named and not path.exists() else path
+
+
 def read_scenario(path: Path, changes: Sequence[str] = ()) -> Scenario:
     """The scenario of a file.
 

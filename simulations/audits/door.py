@@ -88,11 +88,13 @@ def _released(run: Path, sensitive: list[str]) -> Tally:
 
 
 def _readable(found: dict[str, Any]) -> dict[str, Any]:
-    """What a person wants to see of it: verdict, metrics and groups as two tables."""
-    metric = ("value", "low", "high", "tolerance", "verdict", "reason")
+    """What a person wants to see of it: verdict, metrics and groups as two tables, and why it is so."""
+    metric = ("value", "low", "high", "verdict")
     metrics = [{"metric": name, **{key: row[key] for key in metric}} for name, row in found["metrics"].items()]
     groups = [{key: value for key, value in row.items() if key != "intervals"} for row in found["groups"]]
-    return {"verdict": found["verdict"], "reason": found["reason"], "metrics": metrics, "groups": groups}
+    why = {name: row["reason"] for name, row in found["metrics"].items() if row["tolerance"] is not None}
+    parts = {"metrics": metrics, "groups": groups, "why": why, "not_judged": found["not_judged"]}
+    return {"verdict": found["verdict"], "reason": found["reason"], **parts}
 
 
 def _unclear(why: str) -> Refusal:

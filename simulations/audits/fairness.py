@@ -186,9 +186,14 @@ def _pairs(shares: dict[str, Share]) -> list[tuple[str, str]]:
 
 
 def _undefined(shares: dict[str, dict[str, Share]], rates: tuple[str, ...]) -> str:
-    """Why some group has no such rate; empty if all have."""
-    missing = [(rate, group) for rate in rates for group, share in shares[rate].items() if not share.defined]
-    return "; ".join(f"{group} has too few {_NEEDS.get(rate, 'records')}" for rate, group in missing)
+    """Why some group has no such rate, naming up to three groups; empty if all have."""
+    reasons = []
+    for rate in rates:
+        groups = [group for group, share in shares[rate].items() if not share.defined]
+        more = f" and {len(groups) - 3} more" if len(groups) > 3 else ""
+        if groups:
+            reasons.append(f"too few {_NEEDS.get(rate, 'records')} in {'; '.join(groups[:3])}{more}")
+    return "; ".join(reasons)
 
 
 def _measured(interval: Interval, tolerance: float | None, outcome: Verdict) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_a_group_without_positives_has_no_true_positive_rate():
     metric = found["metrics"]["equal_opportunity_difference"]
     assert metric["value"] is None
     assert metric["verdict"] == "INCONCLUSIVE"
-    assert "g=b has too few positive labels" in metric["reason"]
+    assert "too few positive labels in g=b" in metric["reason"]
     assert found["verdict"] == "INCONCLUSIVE"
 
 
