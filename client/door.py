@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ from client.holding import ledger_path
 from client.policy import Policy, TaskName, lines
 from client.site import DataSettings, SiteSettings, read_site
 from client.status_file import read_status
+from client.up import SiteUp, agent_status, link_status
 from common import console
 from common.config import load, read, read_table
 from common.errors import Code, Refusal
@@ -36,13 +39,48 @@ def _group() -> None:
     """Run and question one site."""
 
 
+@app.command("up")
+@console.guarded
+def up(
+    site: Site,
+    *,
+    superlink: Annotated[str, typer.Option(help="HOST:PORT of the federation; site.toml's if not given.")] = "",
+    patience: Annotated[float, typer.Option(help="Seconds to wait until the server admits the site.")] = 60.0,
+    json: Json = False,
+) -> console.Exit:
+    """Start this site's agent and link, restart what dies, end with Ctrl-C."""
+    settings = read_site(site)
+    address = superlink or settings.federation.superlink
+    if not address:
+        raise Refusal(
+            Code.CONFIG_INVALID, "Site not started", "it does not know the server", "Give --superlink HOST:PORT"
+        )
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    with SiteUp(site, settings, address) as running:
+        link = running.wait_joined(patience)
+        isolated = read_status(agent_status(Path(settings.state) / "run")).get("isolation") == "netns"
+        console.emit(
+            {
+                "status": "joined",
+                "site": settings.name,
+                "processes": running.pids(),
+                "link": link,
+                "agent_without_network": isolated,
+            },
+            json=json,
+        )
+        stopping.wait()
+    return console.Exit.DONE
+
+
 @app.command("status")
 @console.guarded
 def status(site: Site, *, json: Json = False) -> console.Exit:
     """Show whether the site's processes are connected, and what every data set has spent."""
     settings = read_site(site)
     run = Path(settings.state) / "run"
-    link, agent = read_status(run / "link" / "link.json"), read_status(run / "agent" / "agent.json")
+    link, agent = read_status(link_status(run)), read_status(agent_status(run))
     found = {
         "status": "joined" if link.get("joined") else "away",
         "site": settings.name,

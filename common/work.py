@@ -33,7 +33,7 @@ class Work:
     layout: Layout
 
     def spare(self, task: Task) -> int:
-        """Attempts of a task that may fail within the budget. Evaluation affords one: each costs accuracy of the rest."""
+        """Attempts of a task that may fail within the budget; of evaluation one, as each blurs all others."""
         spare = self.job.rounds if self.job.privacy.spare_rounds is None else self.job.privacy.spare_rounds
         return spare if task == "train" else min(spare, 1)
 
@@ -84,9 +84,7 @@ class Work:
     def binding(self, task: Task, round_number: int, attempt: int, parameters: Flat) -> bytes:
         """h_model: the digest that every report of one attempt is bound to, so that no site saw another model."""
         place = struct.pack("<8sQQ", task.encode(), round_number, attempt)
-        return hashlib.sha256(
-            _BINDING + self.job.digest() + place + model_digest(self.layout, parameters)
-        ).digest()
+        return hashlib.sha256(_BINDING + self.job.digest() + place + model_digest(self.layout, parameters)).digest()
 
 
 def work_of(job: Job, manifest: Manifest) -> Work:

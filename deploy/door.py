@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from common import console
-from deploy.host import Addresses, layout_of
-from deploy.up import Federation, network_isolation
+from common.errors import Code, Refusal
+from common.surroundings import network_isolation
+from deploy.host import Addresses, admit_sites, control_of, layout_of
+from deploy.up import Federation
 
 app = typer.Typer(help="Run a federation's processes on one host.", no_args_is_help=True)
 
@@ -28,14 +31,19 @@ def up(
     *,
     public: Annotated[str | None, typer.Option(help="HOST:PORT that sites reach.")] = None,
     private: Annotated[str | None, typer.Option(help="Loopback HOST:PORT for operators.")] = None,
+    server_only: Annotated[bool, typer.Option(help="Leave the sites to their own `hushfed site up`.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object once everything runs.")] = False,
 ) -> console.Exit:
     """Start server, executor and the sites of ROOT; restart what dies; end with Ctrl-C."""
     addresses = Addresses(public, private) if public and private else None
     layout = layout_of(root.resolve(), addresses)
+    if server_only:
+        layout = replace(layout, sites=())
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     with Federation(layout) as federation:
+        if server_only:
+            admit_sites(root.resolve(), federation.fleet)
         console.emit(
             {
                 "status": "running",
@@ -48,3 +56,41 @@ def up(
         )
         stopping.wait()
     return console.Exit.DONE
+
+
+@app.command("nodes")
+@console.guarded
+def nodes(
+    root: Annotated[Path, typer.Argument(help="Folder of the federation.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> console.Exit:
+    """List the sites whose key is admitted, and whether they are online."""
+    control = control_of(root.resolve())
+    try:
+        found = [{"name": node.name, "online": node.online} for node in control.nodes()]
+    finally:
+        control.close()
+    console.emit({"status": "ok", "nodes": found}, json=json)
+    return console.Exit.DONE
+
+
+@app.command("revoke")
+@console.guarded
+def revoke(
+    site: Annotated[str, typer.Argument(help="Name of the site.")],
+    *,
+    root: Annotated[Path, typer.Option("--federation", help="Folder of the federation.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> console.Exit:
+    """Take a site's node key back: the server refuses it from now on, for ever."""
+    control = control_of(root.resolve())
+    try:
+        for node in control.nodes():
+            if node.name == site:
+                control.revoke(node.public)
+                console.emit({"status": "revoked", "site": site}, json=json)
+                return console.Exit.DONE
+    finally:
+        control.close()
+    raise Refusal(Code.KEY_REFUSED, f"{site!r} not revoked", "no admitted key has that name", "See `hushfed fed nodes`")

@@ -6,13 +6,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+
 from common.config import read_table
 from common.errors import Code, Refusal
+from common.secagg.manifest import read_manifest
 from deploy.authority import ServerFiles
 from deploy.fleet import FleetControl
 from deploy.up import FederationLayout, SiteProcesses, free_address
-
-RUN = "run"  # number that the server gave the last run
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ def control_of(root: Path) -> FleetControl:
             Code.FEDERATION_UNREACHABLE, f"No server of {root}", "it was not started", f"Run `hushfed fed up {root}`"
         ) from None
     return FleetControl(found["private"], root / "authority" / "ca.crt")
+
+
+def admit_sites(root: Path, fleet: FleetControl) -> None:
+    """Register the node key of every site of the manifest. Errors: Refusal E_MANIFEST, FILE_MISSING."""
+    governance = bytes.fromhex((root / "coordinator" / "governance.pub").read_text().strip())
+    for site in read_manifest(root / "coordinator" / "manifest.json", governance).sites:
+        key = serialization.load_ssh_public_key(site.node.encode())
+        pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        fleet.admit(pem, site.name)
 
 
 def _site(settings: Path) -> SiteProcesses:

@@ -48,6 +48,8 @@ def resume(
     job: Annotated[Path, typer.Argument(help="job.toml of the run")], *, federation: Root, json: Json = False
 ) -> console.Exit:
     """Go on from the last whole round of a run whose coordinator stopped or died."""
+    if (_state(federation) / "result" / "run.json").exists():
+        return _finished(_state(federation), json=json)
     if not (_state(federation) / "checkpoint.safetensors").exists():
         raise Refusal(Code.RUN_UNKNOWN, "Run not resumed", "there is no checkpoint", "Start it with `server run`")
     return _play(job, federation, resume=True, json=json)
@@ -116,8 +118,11 @@ def _play(job: Path, root: Path, *, resume: bool, json: bool) -> console.Exit:
         control.close()
     if not (state / "result" / "run.json").exists():
         raise _why(state, current.details)
-    rows = _rounds(state)
-    console.emit({"status": "completed", "run": str(state / "result"), "rounds": len(rows)}, json=json)
+    return _finished(state, json=json)
+
+
+def _finished(state: Path, *, json: bool) -> console.Exit:
+    console.emit({"status": "completed", "run": str(state / "result"), "rounds": len(_rounds(state))}, json=json)
     return console.Exit.DONE
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 import shutil
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,23 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import common
 from common.errors import Code, Refusal
+from common.supervision import Program, State, Supervisor
+from common.surroundings import environment, network_isolation, socket_folder
 from deploy.authority import ServerFiles, read_node_key
 from deploy.fleet import FleetControl, RunState, Setting, is_healthy, make_bundle
-from deploy.supervision import Program, State, Supervisor
 
 READY_SECONDS = 120.0
 LOOK_SECONDS = 0.1
-SOCKET_PATH_LIMIT = 90  # bytes left for a folder, of the 107 that a socket's path may have
-_QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",  # seconds; each poll costs the server 7 ms
-    "FLWR_LOG_LEVEL": "WARNING",
-    "PYTHONUNBUFFERED": "1",
-}
 _SERVER, _EXECUTOR, _AGENT, _LINK = range(4)  # ranks: links leave first, the server goes last
 
 
@@ -74,7 +61,7 @@ class Federation:
     def __init__(self, layout: FederationLayout) -> None:
         self.layout = layout
         self._folder = layout.folder.resolve()
-        self._sockets = _socket_folder(self._folder)
+        self._sockets = socket_folder(self._folder)
         self._supervisor = Supervisor()
         self.fleet = FleetControl(layout.private, layout.server.ca)
 
@@ -233,7 +220,7 @@ class Federation:
         return Program(
             name=name,
             command=words,
-            environment=_environment(home),
+            environment=environment(home),
             folder=home,
             log=self._folder / "logs" / f"{name}.log",
             rank=rank,
@@ -244,45 +231,11 @@ class Federation:
         return self._sockets / f"{self.layout.sites.index(site)}.sock"
 
 
-@functools.cache
-def network_isolation() -> tuple[str, ...]:
-    """The command that takes a process off every network, or nothing where this system does not allow it."""
-    for way in (("unshare", "-n", "--"), ("unshare", "-rn", "--")):
-        try:
-            if subprocess.run([*way, "true"], capture_output=True, check=False).returncode == 0:
-                return way
-        except OSError:
-            break
-    return ()
-
-
 def free_address() -> str:
     """A loopback HOST:PORT that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-def _environment(home: Path) -> dict[str, str]:
-    """Flower quiet and alone in its home; our packages and its commands found wherever this was started."""
-    roots = [str(Path(common.__file__).resolve().parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    loopback = ",".join(filter(None, ("127.0.0.1", "localhost", os.environ.get("NO_PROXY", ""))))
-    return {
-        **os.environ,
-        **_QUIET,
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
-        "PYTHONPATH": os.pathsep.join(str(Path(root).absolute()) for root in roots if root),
-        "FLWR_HOME": str(home),
-        "NO_PROXY": loopback,
-        "no_proxy": loopback,
-    }
-
-
-def _socket_folder(folder: Path) -> Path:
-    """A folder of mode 0700 whose path leaves room for a socket's name."""
-    parent = folder if len(os.fsencode(folder)) < SOCKET_PATH_LIMIT - 20 else None
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="hushfed-", dir=parent))
 
 
 def _listens(path: Path) -> bool:

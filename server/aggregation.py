@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common.errors import Code, Refusal
-from common.messages import EnrolOrder, Enrolled, Head, Reported, Task, UnmaskOrder, Unmasked, WorkOrder
+from common.messages import Enrolled, EnrolOrder, Head, Reported, Task, Unmasked, UnmaskOrder, WorkOrder
 from common.randomness import child
 from common.secagg.codec import Sum
 from common.secagg.statements import Aggregation
@@ -15,8 +15,8 @@ from common.secagg.wire import SessionRecord
 from common.work import Work
 from server.checkpoints import State
 from server.cohort import Patience
-from server.gathering import Answer, Questions
 from server.enrolment import Opening, open_session
+from server.gathering import Answer, Questions
 from server.secagg import Collecting, Unmasking
 
 OPENINGS = 3  # sessions tried for one attempt before it counts as failed
@@ -89,23 +89,26 @@ class Aggregator:
             if code:
                 refused[answer.site] = code
             self._patience.note(answer.site, silent=code is Code.SITE_UNREACHABLE)
-        opened, failure = self._opened(order, collecting, sizes)
-        sites = tuple(sorted(collecting.reports)) if opened else ()
-        return Gathered(opened, failure, sites, refused, charges, sizes)
+        gathered = Gathered(None, None, tuple(sorted(collecting.reports)), refused, charges, sizes)
+        opened, failure = self._opened(order, collecting, gathered)
+        return replace(gathered, opened=opened, failure=failure, sites=gathered.sites if opened else ())
 
-    def _opened(self, order: WorkOrder, collecting: Collecting, sizes: dict[int, int]) -> tuple[Sum | None, Code | None]:
+    def _opened(self, order: WorkOrder, collecting: Collecting, gathered: Gathered) -> tuple[Sum | None, Code | None]:
         """The sum; or why there is none. A lost unmasking site ends the session: the next one does without it."""
         try:
             if len(collecting.reports) < self._work.job.aggregation.quorum:
                 return None, Code.E_TOO_FEW
-            unmasking = self._unmasked(order, collecting.close(), sizes)
+            unmasking = self._unmasked(order, collecting.close(), gathered)
             return unmasking.open(self._work.codec(order.task)), None
         except Refusal as refusal:
             self._opening = None
             return None, refusal.code
 
-    def _unmasked(self, order: WorkOrder, unmasking: Unmasking, sizes: dict[int, int]) -> Unmasking:
-        """Ask for the masks; a site that was away a moment is asked once more with the very same set."""
+    def _unmasked(self, order: WorkOrder, unmasking: Unmasking, gathered: Gathered) -> Unmasking:
+        """Ask for the masks; a site that gave none is asked once more with the very same set, then left out a while.
+
+        Notes bytes and refusals in `gathered`. Masks that are forged or of another set count as none.
+        """
         for _ in range(2):
             orders = {
                 site: UnmaskOrder(
@@ -120,13 +123,14 @@ class Aggregator:
                 for site in unmasking.missing
             }
             for answer in self._questions.ask(orders, tuple(orders), self._seconds):
-                sizes[answer.site] = sizes.get(answer.site, 0) + answer.size
-                if isinstance(answer.reply, Unmasked):
-                    unmasking = unmasking.receive(answer.site, answer.reply.total)
-                elif answer.code is Code.SITE_UNREACHABLE:
-                    self._patience.note(answer.site, silent=True)
+                gathered.sizes[answer.site] = gathered.sizes.get(answer.site, 0) + answer.size
+                unmasking, code = _unveiled(unmasking, answer)
+                if code:
+                    gathered.refused[answer.site] = code
             if not unmasking.missing:
                 break
+        for site in unmasking.missing:
+            self._patience.note(site, silent=True)
         return unmasking
 
     def _session(self, asked: Iterable[int], refused: dict[int, Code]) -> Opening:
@@ -161,6 +165,8 @@ class Aggregator:
                     opening = opening.receive(answer.site, answer.reply.keys)
                 except Refusal as refusal:
                     code = refusal.code
+            elif answer.reply:
+                code = Code.MESSAGE_INVALID
             if code:
                 refused[answer.site] = code
             self._patience.note(answer.site, silent=code is Code.SITE_UNREACHABLE)
@@ -184,6 +190,16 @@ class Aggregator:
     @property
     def _seconds(self) -> float:
         return self._work.job.aggregation.deadline_seconds
+
+
+def _unveiled(unmasking: Unmasking, answer: Answer) -> tuple[Unmasking, Code | None]:
+    """`unmasking` with the masks of `answer` taken away, or with the code that says why they were not."""
+    if not isinstance(answer.reply, Unmasked):
+        return unmasking, answer.code or Code.MESSAGE_INVALID
+    try:
+        return unmasking.receive(answer.site, answer.reply.total), None
+    except Refusal as refusal:
+        return unmasking, refusal.code
 
 
 def _received(collecting: Collecting, answer: Answer) -> tuple[Collecting, Code | None]:

@@ -50,8 +50,9 @@ class State:
 
 
 def save_checkpoint(path: Path, state: State, run: str) -> None:
-    """Write `state` of run `run` to `path`: a crash leaves the old file or the new one."""
-    arrays: dict[str, NDArray[Any]] = {"parameters": state.parameters, **{f"memory.{k}": v for k, v in state.memory.items()}}
+    """Write `state` to `path`: a crash leaves the old file or the new one. run: what must be named to read it."""
+    arrays: dict[str, NDArray[Any]] = {f"memory.{name}": array for name, array in state.memory.items()}
+    arrays["parameters"] = state.parameters
     values = {
         "rounds": state.rounds,
         "spent": state.spent,
@@ -75,13 +76,16 @@ def load_checkpoint(path: Path, run: str) -> State:
         with safe_open(path, "np") as file:
             meta = file.metadata()
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        values = json.loads(meta["state"])
-    except (SafetensorError, KeyError, ValueError, TypeError):
+        if (meta["schema"], meta["run"]) == (_SCHEMA, run):
+            return _state_of(arrays, json.loads(meta["state"]))
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError):
         raise Refusal(
             Code.CONFIG_INVALID, f"Checkpoint {path} not read", "it is damaged", "Restore it, or start the run anew"
         ) from None
-    if meta.get("schema") != _SCHEMA or meta.get("run") != run:
-        raise Refusal(Code.RUN_UNKNOWN, f"Checkpoint {path} not used", "it is of another run", "Name its own run")
+    raise Refusal(Code.RUN_UNKNOWN, f"Checkpoint {path} not used", "it is of another run", "Name its own run and job")
+
+
+def _state_of(arrays: dict[str, NDArray[Any]], values: dict[str, Any]) -> State:
     return State(
         parameters=arrays.pop("parameters"),
         memory={name.removeprefix("memory."): array for name, array in arrays.items()},

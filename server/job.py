@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from common.config import read
 from common.errors import Code, Refusal
 from common.job import Job
+from common.learning.plan import TrainingPlan
+from common.messages import Task
 from common.privacy.clipping.validate import validate
 from common.secagg.manifest import Manifest
 from common.work import model_of, work_of
@@ -31,18 +34,13 @@ def check(job: Job, manifest: Manifest) -> None:
     """Refuse a job whose settings cannot live together, or not in this federation. Errors: Refusal JOB_INVALID."""
     _check_sites(job, manifest)
     _check_codec(job)
-    model = model_of(job)
+    if job.privacy.mode == "M2":
+        _check_step(job.training)
     if job.privacy.mode != "none":
-        validate(model, job.data.shape)
-    if job.privacy.mode == "M2" and job.training.local_steps != 1:
-        raise _invalid(
-            f"training.local_steps = {job.training.local_steps} in mode M2",
-            "each step needs a secure sum of its own, or the noise does not cover it",
-            "Set local_steps = 1, or choose mode M1",
-        )
-
-
-    _ = work_of(job, manifest).training, work_of(job, manifest).counting  # refused here if no noise is enough
+        validate(model_of(job), job.data.shape)
+    work = work_of(job, manifest)
+    for task in get_args(Task):
+        _ = work.plan(task), work.codec(task)  # refused here if no noise is enough, or no ring holds the sum
 
 
 def _check_sites(job: Job, manifest: Manifest) -> None:
@@ -58,6 +56,22 @@ def _check_sites(job: Job, manifest: Manifest) -> None:
             f"aggregation.session_rounds = {asked.session_rounds}",
             f"the manifest allows {rules.rounds_max} aggregations a session",
             "Lower it",
+        )
+
+
+def _check_step(training: TrainingPlan) -> None:
+    """In mode M2 a site sends the gradient of one step, and the server takes the step."""
+    if training.local_steps != 1:
+        raise _invalid(
+            f"training.local_steps = {training.local_steps} in mode M2",
+            "each step needs a secure sum of its own, or the noise does not cover it",
+            "Set local_steps = 1, or choose mode M1",
+        )
+    if training.optimizer != "sgd" or any(training.optimizer_settings.values()):
+        raise _invalid(
+            f"training.optimizer = {training.optimizer!r} with settings {training.optimizer_settings} in mode M2",
+            "no step is taken at the sites, so nothing would use it",
+            "Use plain sgd, and a strategy such as fedadam or fedavgm at the server",
         )
 
 

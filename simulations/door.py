@@ -14,6 +14,7 @@ import typer
 from common import console
 from common.errors import Code, Refusal
 from common.shortcut import shortcut
+from simulations.demo import deploy
 from simulations.finish import finish, refuse_to_overwrite
 from simulations.scenario import found, read_scenario
 from simulations.world import simulate
@@ -45,7 +46,10 @@ def run(
     """Run a scenario and write its run directory."""
     if engine not in list(Engine):
         raise Refusal(
-            Code.CONFIG_INVALID, f"--engine {engine}", "this version simulates by the engine 'loop'", "Use --engine loop"
+            Code.CONFIG_INVALID,
+            f"--engine {engine}",
+            "this version simulates by the engine 'loop'",
+            "Use --engine loop",
         )
     read = read_scenario(found(scenario), changes or ())
     name = f"hushfed-{read.job.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
@@ -57,4 +61,21 @@ def run(
         result = finish(read, done.work.job, done.federation, done.record, out)
     result["seconds"] = round(time.monotonic() - begun, 1)
     console.emit(result, json=json)
+    return console.Exit.DONE
+
+
+@app.command("settle")
+@console.guarded
+def settle(
+    scenario: Annotated[Path, typer.Argument(help="scenario.toml, or the name of an example.")],
+    *,
+    out: Annotated[Path, typer.Option(help="New or empty folder for the federation.")],
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Replace a setting: job.rounds=10.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> console.Exit:
+    """Set up a scenario's federation as files, to rehearse with real processes; nothing runs yet."""
+    refuse_to_overwrite(out)
+    done = deploy(read_scenario(found(scenario), changes or ()), out.resolve())
+    sites = [str(site.settings) for site in done.folder.sites]
+    console.emit({"status": "ok", "federation": str(out), "job": str(done.job), "sites": sites}, json=json)
     return console.Exit.DONE

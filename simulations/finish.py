@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 import numpy as np
+from safetensors.numpy import load_file
 
 from common.errors import Code, Refusal
 from common.job import Job

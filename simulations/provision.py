@@ -17,7 +17,10 @@ from simulations.scenario import Scenario
 
 
 def settle(scenario: Scenario, root: Path) -> FederationFolder:
-    """Set up the federation of `scenario` under the new or empty folder `root`. Errors: Refusal FILE_EXISTS, …"""
+    """Set up the federation of `scenario` under the new or empty folder `root`.
+
+    Errors: Refusal FILE_EXISTS, and those of the data set, the deal and the manifest.
+    """
     data = dataset(scenario.job.dataset)
     dealt = deal(scenario, data)
     names = scenario.world.site_names(len(dealt))

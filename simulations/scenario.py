@@ -12,6 +12,7 @@ from typing import Any
 from common.config import finite, load, plain, read_table
 from common.errors import Code, Refusal
 from common.job import Job
+from common.ranges import share
 from simulations.datasets import dataset
 from simulations.partitioners import Partition
 
@@ -20,12 +21,12 @@ EXAMPLES = ("clinics", "digits", "digits-local")
 
 @dataclass(frozen=True, kw_only=True)
 class FaultSettings:
-    """What goes wrong in a simulated world, by seed. dropout: chance that a site's answer to a round is lost."""
+    """What goes wrong in a simulated world, by seed. dropout: chance that a site's report of an attempt is lost."""
 
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        finite(self.dropout, "world.faults.dropout", above=-1e-9, at_most=0.9)
+        share(self.dropout, "world.faults.dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,8 @@ class Scenario:
 
         Of three sites or more one may be missing from a sum; unmasking sites never outnumber the rest.
         """
-        world, job = self.world, replace(self.job, rounds=rounds or self.job.rounds)
-        if sites:
+        world, job = self.world, replace(self.job, rounds=self.job.rounds if rounds is None else rounds)
+        if sites is not None:
             quorum = max(2, sites - 1)
             partition = replace(world.partition, sites=sites)
             world = replace(world, partition=partition, unmaskers=max(2, min(world.unmaskers, quorum)))

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from client.session import Session, open_session
+from common.frames import unpack
 from common.identity import Signer
+from common.messages import LIMIT, AnyOrder, Envelope, WorkOrder
 from common.randomness import child_numpy
 from common.secagg.manifest import Manifest
 from common.work import Work, work_of
@@ -27,7 +29,8 @@ from simulations.scenario import FaultSettings, Scenario
 class LocalSites:
     """`Sites` without sockets: each frame is handed to a session and its answer handed back, one after the other.
 
-    Dropouts lose an answer after the site has worked and been charged for it, as a broken line would.
+    Dropouts lose a report after the site has worked and been charged for it, as a broken line would. Which ones
+    are lost depends on seed, site, round and attempt, and on nothing else.
     """
 
     sessions: Mapping[int, Session]
@@ -48,9 +51,17 @@ class LocalSites:
             yield site, None if self._lost(site, frame) else answer
 
     def _lost(self, site: int, frame: bytes) -> bool:
-        if not self.faults.dropout:
+        order = _order(frame) if self.faults.dropout else None
+        if not isinstance(order, WorkOrder):
             return False
-        return bool(child_numpy(self.seed, "dropout", site, frame[-16:]).random() < self.faults.dropout)
+        draw = child_numpy(self.seed, "dropout", site, order.task, order.round, order.attempt)
+        return bool(draw.random() < self.faults.dropout)
+
+
+def _order(frame: bytes) -> AnyOrder:
+    """The order inside a frame that this process sealed itself."""
+    order: AnyOrder = unpack(AnyOrder, unpack(Envelope, frame, LIMIT).body, LIMIT)  # type: ignore[arg-type]  # a union
+    return order
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from simulations.baselines import baselines
 class Yardsticks:
     """Accuracies on the held-out records of all sites together.
 
-    curve  of the federated model after each given round      pooled  of one model on all training records, without privacy
-    alone     of each site's own model
+    curve   of the federated model after each given round
+    pooled  of one model on all training records, without privacy      alone  of each site's own model
     """
 
     curve: tuple[float | None, ...]

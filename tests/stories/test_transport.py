@@ -19,8 +19,9 @@ import httpx
 import psutil
 import pytest
 
+from common.surroundings import network_isolation
 from deploy.authority import LOCAL_NAMES, found_authority, issue_server, make_node_key, make_shared_secret
-from deploy.up import Federation, FederationLayout, SiteProcesses, free_address, network_isolation
+from deploy.up import Federation, FederationLayout, SiteProcesses, free_address
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(120)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.supervision import Program, Supervisor, descendants
+from common.supervision import Program, Supervisor, descendants
 
 
 @pytest.fixture

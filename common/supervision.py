@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from deploy import child
+from common import child
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,106 @@
+"""A site's two processes on its own host: the agent that touches records, and the link that has the network."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from client.site import SiteSettings
+from client.status_file import read_status
+from common.errors import Code, Refusal
+from common.supervision import Program, Supervisor
+from common.surroundings import environment, network_isolation, socket_folder
+
+LOOK_SECONDS = 0.2
+_AGENT, _LINK = range(2)  # ranks: the link leaves first
+
+
+class SiteUp:
+    """Agent and link of one site, restarted when they die. A context manager: nothing is left running.
+
+    superlink  HOST:PORT of the federation's public listener
+    """
+
+    def __init__(self, site_toml: Path, settings: SiteSettings, superlink: str):
+        self._folder = Path(settings.state) / "run"
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sockets = socket_folder(self._folder)
+        self._programs = [
+            self._agent(site_toml.resolve()),
+            self._link(Path(settings.federation.ca), site_toml.resolve().parent / "node.key", superlink),
+        ]
+        self._supervisor = Supervisor()
+
+    def __enter__(self) -> SiteUp:
+        self._supervisor.start(self._programs)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._supervisor.stop()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def wait_joined(self, seconds: float) -> dict[str, Any]:
+        """The link's status once the server has admitted it.
+
+        Errors: Refusal PROCESS_FAILED with the last line of a process that refuses to run, or when time is up.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            link = read_status(link_status(self._folder))
+            if link.get("joined"):
+                return link
+            for name, state in self._supervisor.states().items():
+                if state == "refused":
+                    raise self._failed(name)
+            time.sleep(LOOK_SECONDS)
+        raise self._failed("link")
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of "agent" and "link"."""
+        return self._supervisor.pids()
+
+    def _failed(self, name: str) -> Refusal:
+        log = self._folder / "logs" / f"{name}.log"
+        last = log.read_text(errors="replace").strip().rpartition("\n")[2] if log.exists() else "it did not start"
+        return Refusal(Code.PROCESS_FAILED, "Site not joined", last or "it is silent", f"Read {log}")
+
+    def _agent(self, site_toml: Path) -> Program:
+        words = [sys.executable, "-m", "client.agent", "--site", str(site_toml), "--socket", str(self._socket)]
+        return self._program(
+            "agent", _AGENT, [*words, "--status", str(agent_status(self._folder))], network_isolation()
+        )
+
+    def _link(self, ca: Path, key: Path, superlink: str) -> Program:
+        words = [sys.executable, "-m", "client.link", "--superlink", superlink, "--ca", str(ca), "--key", str(key)]
+        state = link_status(self._folder).parent
+        return self._program("link", _LINK, [*words, "--agent", str(self._socket), "--state", str(state)])
+
+    def _program(self, name: str, rank: int, command: list[str], prefix: tuple[str, ...] = ()) -> Program:
+        home = self._folder / name
+        return Program(
+            name=name,
+            command=command,
+            environment=environment(home),
+            folder=home,
+            log=self._folder / "logs" / f"{name}.log",
+            rank=rank,
+            prefix=prefix,
+        )
+
+    @property
+    def _socket(self) -> Path:
+        return self._sockets / "agent.sock"
+
+
+def link_status(folder: Path) -> Path:
+    """Where the link of the site says how it fares."""
+    return folder / "link" / "link.json"
+
+
+def agent_status(folder: Path) -> Path:
+    """Where the agent of the site says whether it is isolated."""
+    return folder / "agent" / "agent.json"
