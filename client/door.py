@@ -56,7 +56,8 @@ def up(
             Code.CONFIG_INVALID, "Site not started", "it does not know the server", "Give --superlink HOST:PORT"
         )
     stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
     with SiteUp(site, settings, address) as running:
         link = running.wait_joined(patience)
         isolated = read_status(agent_status(Path(settings.state) / "run")).get("isolation") == "netns"
@@ -141,7 +142,8 @@ def _budget(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
     return {
         "dataset": held.dataset,
         "epsilon": spent.epsilon if math.isfinite(spent.epsilon) else None,
-        "by_partition": spent.nominal,
+        "training": spent.nominal["train"],
+        "holdout": spent.nominal["holdout"],
         "limit": rules.max_epsilon,
         "left": max(0.0, rules.max_epsilon - spent.gated),
         "delta": rules.delta,

@@ -42,7 +42,7 @@ class Entropy(Protocol):
 
 
 class _Keystream:
-    """AES-256-CTR from counter zero; never printed, pickled or reused by another object."""
+    """AES-256-CTR from counter zero; never printed, copied or pickled."""
 
     __slots__ = ("_next",)
 
@@ -51,6 +51,9 @@ class _Keystream:
 
     def __repr__(self) -> str:
         return type(self).__name__
+
+    def __reduce__(self) -> str:
+        raise TypeError("a stream of noise is neither copied nor pickled")
 
     def bytes(self, count: int) -> bytes:
         return self._next.update(b"\0" * count)

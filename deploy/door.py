@@ -40,7 +40,8 @@ def up(
     if server_only:
         layout = replace(layout, sites=())
     stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
     with Federation(layout) as federation:
         if server_only:
             admit_sites(root.resolve(), federation.fleet)

@@ -2,8 +2,9 @@
 
 A fenced block marked `console` or `bash` holds commands. In a `console` block they follow `$ `, the rest is output.
 All commands of one document run in order in one new folder; `make` targets must exist; an audit may end with any
-verdict, everything else must end well. A block after `<!-- not run: reason -->` needs a world of its own; its
-`hushfed` commands must exist.
+verdict, everything else must end well. A line that ends in `&` stays in the foreground of a terminal of its own: the
+test waits for its first output and stops it, as Ctrl-C would, after the document's last command. A block after
+`<!-- not run: reason -->` needs a world of its own; its `hushfed` commands must exist.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -74,6 +76,33 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
+def terminals():
+    """Commands that stay in the foreground; each must end by itself when it is interrupted."""
+    found: dict[str, list[subprocess.Popen[str]]] = {}
+    yield found
+    for process in [each for opened in found.values() for each in reversed(opened)]:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(40) == 0
+    finally:
+        process.kill()
+
+
+def stay(words: list[str], folder: Path) -> subprocess.Popen[str]:
+    """Start a command that stays, and wait for its first line."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(words, cwd=folder, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    if not process.stdout.readline():
+        raise AssertionError(f"{shlex.join(words)} ended with {process.wait(10)} and said nothing")
+    return process
+
+
+@pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     """One folder a document, holding what its commands take for granted."""
     found = {}
@@ -89,7 +118,11 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     "command", [each for path in DOCUMENTS for each in commands(path.read_text(encoding="utf-8"), path.name)], ids=str
 )
-def test_a_documented_command_does_what_it_says(command, folders):
+def test_a_documented_command_does_what_it_says(command, folders, terminals):
+    if command.text.endswith(" &"):
+        opened = terminals.setdefault(command.document, [])
+        opened.append(stay(shlex.split(command.text)[:-1], folders[command.document]))
+        return
     done = run(checkable(command), folders[command.document])
     allowed = VERDICTS if command.text.startswith("hushfed audit") else {0}
     assert done.returncode in allowed, f"{command.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
