@@ -142,6 +142,7 @@ class Session:
 
     def _unmask(self, order: UnmaskOrder, work: Work, digest: bytes) -> Unmasked:
         _refuse_stranger(order.session, work.job)
+        _refuse_thin(order, work.job)
         aggregation = Aggregation(
             manifest=self._manifest,
             session=order.session,
@@ -172,6 +173,17 @@ class Session:
         reference = secrets.token_hex(6)
         log.warning("refused [%s] %s: %s", reference, code, why)
         return self._seal(Refused(order=digest, code=code.value, reference=reference))
+
+
+def _refuse_thin(order: UnmaskOrder, job: Job) -> None:
+    """Refuse a sum below the job's own quorum: its noise was drawn for at least so many sites. Errors: Refusal E_SET."""
+    if len(order.members) < job.aggregation.quorum:
+        raise Refusal(
+            Code.E_SET,
+            f"Sum of {len(order.members)} reports not unmasked",
+            f"the job's noise counts on {job.aggregation.quorum} sites",
+            "Wait for more reports and repeat the round",
+        )
 
 
 def _refuse_stranger(session: SessionRecord, job: Job) -> None:

@@ -60,8 +60,17 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """`value` as dicts, lists and scalars; `load(type(value), plain(value))` gives it back."""
-    return _lists(msgspec.to_builtins(value, str_keys=True))
+    """`value` as dicts, lists and scalars; `load(type(value), plain(value))` gives it back.
+
+    Every setting is spelled out, also one that has its default, so that equal values have one form.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return msgspec.to_builtins(value, str_keys=True)
 
 
 def canonical(value: Any) -> bytes:
@@ -120,13 +129,6 @@ def _refuse_unknown(kind: Any, table: Any, where: str) -> None:
         inner = f"{where}.{name}" if where else name
         for item in value if isinstance(value, list) else [value]:
             _refuse_unknown(hints[name], item, inner)
-
-
-def _lists(value: Any) -> Any:
-    """Tuples as the lists that JSON and TOML give back."""
-    if isinstance(value, dict):
-        return {name: _lists(inner) for name, inner in value.items()}
-    return [_lists(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _dataclass_of(hint: Any) -> Any:

@@ -79,10 +79,19 @@ def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:
             "unit": privacy["unit"],
             "mode": privacy["mode"],
         },
+        "claim": _claim(out, table),
         "seconds": table["seconds"],
         "seconds_per_round": round(sum(row["seconds"] for row in rounds) / max(1, len(rounds)), 3),
         "report": str(out / "report.html"),
     }
+
+
+def _claim(out: Path, table: Mapping[str, Any]) -> str | None:
+    """What may be said of the site that spent most, in the audit's own sentence."""
+    found = json.loads((out / "audit.json").read_text())["privacy"]
+    spent = {name: head["epsilon"] or 0.0 for name, head in table["heads"].items()}
+    claims = {site["site"]: claim for site, claim in zip(found["sites"], found["claims"], strict=False)}
+    return claims.get(max(spent, key=lambda name: spent[name])) if spent else None
 
 
 def _flat(path: Path, job: Job) -> Flat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,13 @@ def test_a_job_comes_back_from_its_bytes_and_from_its_plain_form(name: str) -> N
     assert again.to_bytes() == job.to_bytes()
     assert again.digest() == job.digest()
     assert len({each.digest() for each in JOBS.values()}) == len(JOBS)
+
+
+def test_a_job_has_one_digest_however_it_was_made() -> None:
+    made = replace(JOB, training=replace(JOB.training), aggregation=replace(JOB.aggregation))
+    assert made == JOB
+    assert made.digest() == JOB.digest()
+    assert plain(JOB)["training"]["optimizer"] == "sgd"  # a default
 
 
 @given(

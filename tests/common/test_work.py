@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from common.errors import Refusal
 from common.job import job_from_bytes
@@ -35,6 +36,10 @@ def manifest() -> Manifest:
     return Manifest(
         federation="test", version=1, coordinator=signer("c").public, sites=sites, unmaskers=(1, 2, 3), rules=RULES
     )
+
+
+def summed(lanes: NDArray[np.int64]) -> Sum:
+    return Sum(2, lanes, np.zeros(0, np.int64))
 
 
 @pytest.fixture(scope="module", params=["M2", "M1", "none"])
@@ -88,7 +93,7 @@ def test_in_mode_m2_the_update_is_a_step_along_the_sum_over_public_sizes() -> No
     assert isinstance(work.codec("train"), IntegerCodec)
     gradient = np.arange(size, dtype=np.int64)
     lanes = np.concatenate([gradient * int(plan.scale), np.zeros(LIVE_LANES, np.int64)])
-    update = update_of(work, Sum(lanes, 2), (1, 3))
+    update = update_of(work, summed(lanes), (1, 3))
     assert np.allclose(update, -work.job.training.learning_rate * gradient / 400)
 
 
@@ -100,11 +105,11 @@ def test_live_metrics_are_means_over_public_sizes_and_held_to_their_range() -> N
     def told(loss: float, correct: float) -> tuple[float | None, float | None]:
         lanes = np.zeros(work.layout.size + LIVE_LANES, np.int64)
         lanes[-LIVE_LANES:] = round(loss / plan.loss_bound * unit), round(correct * unit)
-        return metrics_of(work, Sum(lanes, 2), (1, 3))
+        return metrics_of(work, summed(lanes), (1, 3))
 
     assert told(200.0, 300.0) == pytest.approx((0.5, 0.75), rel=1e-3)
     assert told(-50.0, 500.0) == (0.0, 1.0)
-    assert metrics_of(work_of(scenario("none").job, manifest()), Sum(np.zeros(4, np.int64), 2), (1,)) == (None, None)
+    assert metrics_of(work_of(scenario("none").job, manifest()), summed(np.zeros(4, np.int64)), (1,)) == (None, None)
 
 
 def test_in_range_mode_the_update_is_the_mean_weighted_by_public_sizes() -> None:
