@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import sqlite3
@@ -138,7 +139,7 @@ def _budget(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
     rules = read(Policy, Path(settings.policy)).privacy
     path = ledger_path(settings, held)
     entries = _entries(path, Signer.load(Path(settings.state) / "identity").public) if path.exists() else []
-    spent = spending_of(entries, rules.delta or 1e-5, REPORT)
+    spent = spending_of(entries, rules.stated_delta, REPORT)
     return {
         "dataset": held.dataset,
         "epsilon": spent.epsilon if math.isfinite(spent.epsilon) else None,
@@ -146,7 +147,7 @@ def _budget(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
         "holdout": spent.nominal["holdout"],
         "limit": rules.max_epsilon,
         "left": max(0.0, rules.max_epsilon - spent.gated),
-        "delta": rules.delta,
+        "delta": rules.stated_delta,
         "entries": len(entries),
         "void": list(spent.void),
     }
@@ -155,13 +156,13 @@ def _budget(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
 def _entries(path: Path, public: bytes) -> list[Entry]:
     """The verified entries of a ledger file. Errors: Refusal LEDGER_TAMPERED."""
     try:
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             rows = connection.execute("SELECT body, hash, signature FROM lines ORDER BY seq").fetchall()
-    except sqlite3.DatabaseError:
+        found = [Line(*(memoryview(part).tobytes() for part in row)) for row in rows]
+    except (sqlite3.DatabaseError, TypeError):  # no ledger at all, or a line in it is not of bytes
         raise Refusal(
             Code.LEDGER_TAMPERED, f"Ledger {path} not read", "the file is damaged", "Restore its newest copy"
         ) from None
-    found = [Line(bytes(body), bytes(place), bytes(signature)) for body, place, signature in rows]
     entries = read_chain(found)
     for seq, line in enumerate(found):
         check_signature(line, public, seq)

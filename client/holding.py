@@ -53,7 +53,7 @@ class Holdings:
     def guard(self, dataset: str) -> Guard:
         """What charges the data set; reads no record. Errors: as `ledger`."""
         rules = self._policy.privacy
-        return Guard(self.ledger(dataset), Limit(rules.max_epsilon, rules.delta), versions())
+        return Guard(self.ledger(dataset), Limit(rules.max_epsilon, rules.stated_delta), versions())
 
     def open(self, dataset: str, schema: Schema) -> Holding:
         """The records of a data set as `schema` reads them.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from common.job import Job
 
 TaskName = Literal["offer", "train", "evaluate", "ledger"]
+STATED = 1e-5  # delta at which spending is stated where the policy allows no job that has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,11 @@ class PrivacyRules:
         # a large delta would make every spending look like none
         finite(self.delta, "privacy.delta", at_most=0.01)
         not_negative(self.colluding, "privacy.colluding")
+
+    @property
+    def stated_delta(self) -> float:
+        """The delta at which this site states what was spent."""
+        return self.delta or STATED
 
 
 @dataclass(frozen=True, kw_only=True)

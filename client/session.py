@@ -176,7 +176,7 @@ class Session:
 
 
 def _refuse_thin(order: UnmaskOrder, job: Job) -> None:
-    """Refuse a sum below the job's own quorum: its noise was drawn for at least so many sites. Errors: Refusal E_SET."""
+    """Refuse a sum below the job's own quorum, since its noise was drawn for so many sites. Errors: Refusal E_SET."""
     if len(order.members) < job.aggregation.quorum:
         raise Refusal(
             Code.E_SET,

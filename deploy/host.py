@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 
@@ -65,6 +66,24 @@ def admit_sites(root: Path, fleet: FleetControl) -> None:
         key = serialization.load_ssh_public_key(site.node.encode())
         pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         fleet.admit(pem, site.name)
+
+
+def rounds_of(state: Path) -> list[dict[str, Any]]:
+    """The rounds that a run has written down so far."""
+    try:
+        return [json.loads(line) for line in (state / "rounds.jsonl").read_text().splitlines()]
+    except (OSError, ValueError):
+        return []
+
+
+def refusal_of(state: Path, details: str) -> Refusal:
+    """Why the coordinator stopped, in its own words."""
+    try:
+        table = json.loads((state / "refusal.json").read_text())
+        return Refusal(Code(table["code"]), table["what"], table["why"], table["do"])
+    except (OSError, ValueError, KeyError):
+        why = details.strip().rpartition("\n")[2] or "the coordinator died"
+        return Refusal(Code.RUN_FAILED, "Run ended without a result", why, "Resume it, or look at its log")
 
 
 def _site(settings: Path) -> SiteProcesses:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import shutil
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from common import console
 from common.errors import Code, Refusal
 from deploy.fleet import make_bundle
-from deploy.host import control_of
+from deploy.host import control_of, refusal_of, rounds_of
 
 app = typer.Typer(help="Run jobs on a federation's server.", no_args_is_help=True)
 
@@ -59,7 +58,7 @@ def resume(
 @console.guarded
 def status(*, federation: Root, json: Json = False) -> console.Exit:
     """Show the nodes that are online, and how far the run is."""
-    rows = _rounds(_state(federation))
+    rows = rounds_of(_state(federation))
     found: dict[str, Any] = {
         "status": _stage(_state(federation)),
         "rounds": len(rows),
@@ -110,19 +109,19 @@ def _play(job: Path, root: Path, *, resume: bool, json: bool) -> console.Exit:
         with console.progress("Rounds", json=json) as step:
             seen = 0
             while not (current := control.run(number)).finished:
-                for row in _rounds(state)[seen:]:
+                for row in rounds_of(state)[seen:]:
                     seen += 1
                     step(note=f"{len(row['sites'])} sites")
                 time.sleep(LOOK_SECONDS)
     finally:
         control.close()
     if not (state / "result" / "run.json").exists():
-        raise _why(state, current.details)
+        raise refusal_of(state, current.details)
     return _finished(state, json=json)
 
 
 def _finished(state: Path, *, json: bool) -> console.Exit:
-    console.emit({"status": "completed", "run": str(state / "result"), "rounds": len(_rounds(state))}, json=json)
+    console.emit({"status": "completed", "run": str(state / "result"), "rounds": len(rounds_of(state))}, json=json)
     return console.Exit.DONE
 
 
@@ -136,20 +135,3 @@ def _stage(state: Path) -> str:
     if (state / "refusal.json").exists():
         return "failed"
     return "running" if (state / "checkpoint.safetensors").exists() else "idle"
-
-
-def _rounds(state: Path) -> list[dict[str, Any]]:
-    try:
-        return [jsonlib.loads(line) for line in (state / "rounds.jsonl").read_text().splitlines()]
-    except (OSError, ValueError):
-        return []
-
-
-def _why(state: Path, details: str) -> Refusal:
-    """Why the coordinator stopped, in its own words."""
-    try:
-        table = jsonlib.loads((state / "refusal.json").read_text())
-        return Refusal(Code(table["code"]), table["what"], table["why"], table["do"])
-    except (OSError, ValueError, KeyError):
-        why = details.strip().rpartition("\n")[2] or "the coordinator died"
-        return Refusal(Code.RUN_FAILED, "Run ended without a result", why, "Resume it, or look at its log")

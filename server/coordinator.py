@@ -107,7 +107,7 @@ def run_job(work: Work, questions: Questions, settings: RunSettings) -> State:
 
     def save(now: State) -> None:
         now = replace(now, seconds=before + time.monotonic() - begun)
-        save_checkpoint(settings.checkpoint, now, run_id.hex())
+        save_checkpoint(settings.checkpoint, now, _mark(work, run_id))
         _keep(work, settings, now)
         write_whole(settings.live, b"".join(json.dumps(row).encode() + b"\n" for row in now.rounds))
 
@@ -153,10 +153,15 @@ def _name(settings: RunSettings) -> bytes:
     return run_id
 
 
+def _mark(work: Work, run_id: bytes) -> str:
+    """What a checkpoint must be of: this run, and still the same job."""
+    return f"{run_id.hex()} {work.job.digest().hex()}"
+
+
 def _opening_state(work: Work, questions: Questions, settings: RunSettings, run_id: bytes) -> State:
     """The checkpoint's state; or the initial model, offered to every site that is present."""
     if settings.checkpoint.exists():
-        return load_checkpoint(settings.checkpoint, run_id.hex())
+        return load_checkpoint(settings.checkpoint, _mark(work, run_id))
     wait = work.job.aggregation.deadline_seconds
     wait_for(work.job.aggregation.quorum, questions.sites.present, (), 3 * wait)
     parameters = flatten(model_of(work.job))
@@ -198,7 +203,9 @@ def _record(work: Work, questions: Questions, run_id: bytes, state: State) -> Re
 def _run_table(work: Work, run_id: bytes, state: State) -> dict[str, Any]:
     """run.json."""
     name = {site.id: site.name for site in work.manifest.sites}
-    heads = {name[site]: {"head": head, "epsilon": _shown(state.epsilon.get(site))} for site, head in state.heads.items()}
+    heads = {
+        name[site]: {"head": head, "epsilon": _shown(state.epsilon.get(site))} for site, head in state.heads.items()
+    }
     return {
         "schema": SCHEMA,
         "status": "completed",

@@ -39,9 +39,14 @@ class Table:
 
 
 def play(table: Table, state: State) -> State:
-    """The state after the next round: a new model, and its row in `rounds`."""
+    """The state after the next round: a new model, and its row in `rounds`.
+
+    Errors: Refusal RUN_FAILED when the round has no sum and no attempt is left.
+    """
     begun, number = time.monotonic(), len(state.rounds) + 1
     state, gathered, refusals = _gathered(table, state, "train", number)
+    if gathered.failure:
+        raise _no_sum(table, state, number, gathered.failure)
     update = update_of(table.work, gathered.sum, gathered.sites)
     memory, change = table.strategy.step.apply(state.memory, table.strategy.combine.apply(update, 1.0))
     loss, accuracy = metrics_of(table.work, gathered.sum, gathered.sites)
@@ -60,10 +65,9 @@ def evaluate(table: Table, state: State) -> State:
     A run whose last counts cannot be had keeps its model: the evaluation then says which failure it ended with.
     """
     number = len(state.rounds)
-    try:
-        state, gathered, refusals = _gathered(table, state, "evaluate", number)
-    except Refusal as refusal:
-        return replace(state, evaluated=number, evaluation=None, evaluation_failure=refusal.code.value)
+    state, gathered, refusals = _gathered(table, state, "evaluate", number)
+    if gathered.failure:
+        return replace(state, evaluated=number, evaluation=None, evaluation_failure=gathered.failure.value)
     names = [table.work.manifest.site(site).name for site in gathered.sites]
     found = evaluation_of(table.work, gathered.sum, number, names)
     row = dict(state.rounds[-1])
@@ -76,15 +80,17 @@ def evaluate(table: Table, state: State) -> State:
 
 
 def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[State, Gathered, list[dict[str, str]]]:
-    """The sum of one round, however many attempts it takes within the job's spare ones.
+    """The sum of one round, however many attempts it takes within the job's spare ones; or the last failure.
 
-    Whatever a site was charged is in the state before anything else happens, also when the attempt failed.
-    Errors: Refusal RUN_FAILED when the spare attempts are used up, E_TOO_FEW when too few sites are left.
+    Whatever a site was charged is in the state, also when the attempt failed.
     """
     refusals: list[dict[str, str]] = []
     attempt, quorum, wait = 0, table.job.aggregation.quorum, table.job.aggregation.deadline_seconds
     while True:
-        cohort = wait_for(quorum, table.present, state.excluded, 3 * wait)
+        try:
+            cohort = wait_for(quorum, table.present, state.excluded, 3 * wait)
+        except Refusal as refusal:
+            return state, Gathered(None, refusal.code), refusals
         gathered = table.aggregator.gather(task, number, attempt, state, cohort)
         state = _charged(state, gathered)
         refusals += [
@@ -96,16 +102,17 @@ def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[Stat
         state = replace(state, spent={**state.spent, task: state.spent.get(task, 0) + 1})
         table.save(state)
         if gathered.failure not in REPEATED or state.spent[task] > table.work.spare(task):
-            raise _no_sum(number, gathered.failure, attempt + 1)
+            return state, gathered, refusals
         attempt += 1
 
 
-def _no_sum(number: int, failure: Code, attempts: int) -> Refusal:
+def _no_sum(table: Table, state: State, number: int, failure: Code) -> Refusal:
+    failed, spare = state.spent.get("train", 0), table.work.spare("train")
     return Refusal(
         Code.RUN_FAILED,
         f"Round {number} ended without a sum",
-        f"{failure} after {attempts} attempts, and no spare attempt is left in the budget",
-        "Look at the refusals of the round; the model of the last whole round is kept",
+        f"the last failure was {failure}; {failed} attempts of the run failed, and its budget affords {spare}",
+        "Start the sites that are missing and resume; the model of the last whole round is kept",
     )
 
 
@@ -123,9 +130,7 @@ def _smoothed(rows: Sequence[dict[str, Any]], name: str) -> float | None:
     return sum(w * value for w, value in zip(weights, known, strict=True)) / sum(weights) if known else None
 
 
-def _row(
-    table: Table, state: State, number: int, gathered: Gathered, refusals: list[dict[str, str]]
-) -> dict[str, Any]:
+def _row(table: Table, state: State, number: int, gathered: Gathered, refusals: list[dict[str, str]]) -> dict[str, Any]:
     def name(site: int) -> str:
         return table.work.manifest.site(site).name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import secrets
 import sys
 import time
@@ -19,7 +18,7 @@ from common import console
 from common.config import plain
 from common.errors import Code, Refusal
 from common.job import Job
-from deploy.host import layout_of
+from deploy.host import layout_of, refusal_of, rounds_of
 from deploy.provision import FederationFolder
 from deploy.up import Federation, FederationLayout
 from simulations.finish import finish, refuse_to_overwrite
@@ -109,7 +108,7 @@ def play(
     seen = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for row in _rounds(deployment.state)[seen:]:
+        for row in rounds_of(deployment.state)[seen:]:
             seen += 1
             watch(row)
         if (deployment.state / "result").exists():
@@ -123,16 +122,6 @@ def play(
     raise Refusal(Code.RUN_FAILED, "Run not finished", f"{seconds:.0f} s passed", "Look at the logs of its processes")
 
 
-def refusal_of(state: Path, details: str) -> Refusal:
-    """Why the coordinator stopped, in its own words."""
-    try:
-        table = jsonlib.loads((state / "refusal.json").read_text())
-        return Refusal(Code(table["code"]), table["what"], table["why"], table["do"])
-    except (OSError, ValueError, KeyError):
-        why = details.strip().rpartition("\n")[2] or "the coordinator died"
-        return Refusal(Code.RUN_FAILED, "Run ended without a result", why, "Resume it, or look at its log")
-
-
 def without_nothing(table: Any) -> Any:
     """`table` without the settings that are None: TOML has no word for them."""
     if isinstance(table, dict):
@@ -144,13 +133,6 @@ def _job(deployment: Deployment) -> Job:
     from server.job import read_job
 
     return read_job(deployment.job, deployment.folder.manifest)
-
-
-def _rounds(state: Path) -> list[dict[str, Any]]:
-    try:
-        return [jsonlib.loads(line) for line in (state / "rounds.jsonl").read_text().splitlines()]
-    except (OSError, ValueError):
-        return []
 
 
 def _say(text: str, *, json: bool) -> None:

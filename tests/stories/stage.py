@@ -8,14 +8,17 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import tomli_w
 
+from common import console
 from common.config import plain, read_table
 from common.identity import Signer
 from common.privacy.entries import Entry, Kind, verify_public
@@ -170,7 +173,8 @@ def back_again(federation: Federation, process: str, before: Mapping[str, int]) 
 def coordinator_of(federation: Federation) -> psutil.Process:
     """The process that plays the newest run."""
     started = psutil.Process(federation.pids()["executor"]).children(recursive=True)
-    return max((one for one in started if one.name() == "flwr-serverapp" and alive(one)), key=psutil.Process.create_time)
+    playing = [one for one in started if one.name() == "flwr-serverapp" and alive(one)]
+    return max(playing, key=psutil.Process.create_time)
 
 
 def alive(process: psutil.Process) -> bool:
@@ -179,6 +183,14 @@ def alive(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def command(*words: str) -> tuple[int, dict[str, Any]]:
+    """Exit code of `hushfed WORDS --json`, and the object that it prints as its last line."""
+    with redirect_stdout(StringIO()) as said, pytest.raises(SystemExit) as ended:
+        console.main([*words, "--json"])
+    found: dict[str, Any] = json.loads(said.getvalue().splitlines()[-1])
+    return int(ended.value.code or 0), found
 
 
 def until(condition: Callable[[], bool], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Kills and silences in the middle of a round, and what the ledgers say afterwards; then the same bits as in one process."""
+"""Kills and silences in the middle of a round and what the ledgers say then; the same bits as in one process."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from common import console
+from common.secagg.manifest import read_manifest
 from deploy.provision import FederationFolder, SiteFolder
 from simulations.world import simulate
-from tests.stories.stage import change_run, ledger_file, ledger_of, rehearse, rounds_of, run_of, scenario_of
+from tests.stories.stage import command, ledger_file, rehearse, rounds_of, run_of, scenario_of
 
 pytestmark = pytest.mark.story
 
@@ -79,8 +79,6 @@ DAMAGES = [
 
 def copied(finished: Path, place: Path) -> FederationFolder:
     """A copy of the finished federation, as its folder."""
-    from common.secagg.manifest import read_manifest
-
     root = Path(shutil.copytree(finished, place / "copy"))
     governance = bytes.fromhex((root / "coordinator" / "governance.pub").read_text())
     manifest = read_manifest(root / "coordinator" / "manifest.json", governance)
@@ -120,36 +118,102 @@ def test_the_ledger_of_another_site_is_not_taken_for_the_own(finished: Path, tmp
     assert state.excluded == {folder.sites[1].id: "LEDGER_TAMPERED"}
 
 
-def test_an_old_ledger_is_whole_but_not_the_newest_and_a_run_that_knows_better_is_told(finished: Path, tmp_path: Path):
-    """Must: refuse once the run has acknowledged a line that is missing. Must not: pay twice with one budget."""
-    from tests.stories.stage import Meddler
 
-    folder = copied(finished, tmp_path)
-    victim = folder.sites[2]
-    scenario = scenario_of("job.rounds=4")
-
-    def cut(number: int) -> None:
-        if number == 3:
-            damage(victim, "DELETE FROM lines WHERE seq > (SELECT max(seq) FROM lines) - 2")
-
-    state = rehearse(folder, scenario, "again", lambda sites: Meddler(sites, before_round=cut, reopened=victim))
-    assert state.excluded == {victim.id: "LEDGER_ROLLED_BACK"}
-    result = folder.coordinator / "again" / "result"
-    assert [len(row["sites"]) for row in rounds_of(result)] == [4, 4, 3, 3]
-    assert rounds_of(result)[2]["refusals"] == [{"site": "clinic-c", "code": "LEDGER_ROLLED_BACK"}]
-    verdict, problems = audited(result)
-    assert verdict == 1
-    assert {"HEAD_MISMATCH", "ENTRY_MISSING"} & problems
-    assert len(ledger_of(victim)) < run_of(result)["heads"].__len__() + 20
+def change(path: Path, edit: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Rewrite the JSON lines of a file."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    edit(lines)
+    path.write_text("".join(json.dumps(line, sort_keys=True, separators=(",", ":")) + "\n" for line in lines))
 
 
-def audited(run: Path, capsys: pytest.CaptureFixture[str] | None = None) -> tuple[int, set[str]]:
-    """Exit code and problem codes of `hushfed audit privacy RUN --json`."""
-    from contextlib import redirect_stdout
-    from io import StringIO
+def ledger_in(run: Path) -> Path:
+    return run / "ledgers" / "clinic-b.jsonl"
 
-    with redirect_stdout(StringIO()) as said, pytest.raises(SystemExit) as ended:
-        console.main(["audit", "privacy", str(run), "--json"])
-    found = json.loads(said.getvalue().splitlines()[-1])
-    assert found["verified"] == (not found["problems"])
-    return int(ended.value.code or 0), set(found["problems"])
+
+def one_bit_less(run: Path) -> None:
+    change(ledger_in(run), lambda lines: lines[3]["body"].update(steps=lines[3]["body"]["steps"] ^ 1))
+
+
+def shorter(run: Path) -> None:
+    change(ledger_in(run), lambda lines: lines.pop())
+
+
+def shorter_with_a_head_that_fits(run: Path) -> None:
+    """Both files agree on a ledger that lacks the charge of the counts and of the last round."""
+    change(ledger_in(run), lambda lines: lines.__delitem__(slice(3, None)))
+    head = json.loads(ledger_in(run).read_text().splitlines()[-1])["hash"]
+    edit_run(run, lambda table: table["heads"]["clinic-b"].update(head=head))
+
+
+def reordered(run: Path) -> None:
+    change(ledger_in(run), lambda lines: lines.insert(1, lines.pop(3)))
+
+
+def repeated(run: Path) -> None:
+    change(ledger_in(run), lambda lines: lines.append(lines[-1]))
+
+
+def signature_of_another_line(run: Path) -> None:
+    change(ledger_in(run), lambda lines: lines[4].update(signature=lines[2]["signature"]))
+
+
+def signatures_of_another_site(run: Path) -> None:
+    shutil.copyfile(run / "ledgers" / "clinic-a.jsonl", ledger_in(run))
+
+
+def a_smaller_epsilon(run: Path) -> None:
+    edit_run(run, lambda table: table["heads"]["clinic-b"].update(epsilon=0.5))
+
+
+def a_head_nobody_acknowledged(run: Path) -> None:
+    edit_run(run, lambda table: table["heads"]["clinic-b"].update(head="ab" * 32))
+
+
+def no_ledger(run: Path) -> None:
+    ledger_in(run).unlink()
+
+
+def a_smaller_promise(run: Path) -> None:
+    edit_run(run, lambda table: table["job"]["privacy"].update(epsilon=0.1))
+
+
+def edit_run(run: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    table = run_of(run)
+    edit(table)
+    (run / "run.json").write_text(json.dumps(table))
+
+
+FORGERIES: list[tuple[Callable[[Path], None], set[str]]] = [
+    (one_bit_less, {"CHAIN_BROKEN"}),
+    (shorter, {"HEAD_MISMATCH"}),
+    (shorter_with_a_head_that_fits, {"ENTRY_MISSING"}),
+    (reordered, {"CHAIN_BROKEN"}),
+    (repeated, {"CHAIN_BROKEN"}),
+    (signature_of_another_line, {"SIGNATURE_INVALID"}),
+    (signatures_of_another_site, {"SIGNATURE_INVALID", "SITE_MISMATCH"}),
+    (a_smaller_epsilon, {"EPSILON_UNDERSTATED"}),
+    (a_head_nobody_acknowledged, {"HEAD_MISMATCH"}),
+    (no_ledger, {"LEDGER_MISSING"}),
+    (a_smaller_promise, {"BUDGET_EXCEEDED"}),
+]
+
+
+def test_an_untouched_run_passes_the_audit(finished: Path):
+    code, found = command("audit", "privacy", str(finished / "coordinator" / "state" / "result"))
+    assert (code, found["verified"], found["problems"]) == (0, True, [])
+    assert all(site["recomputed"] <= site["epsilon"] + 1e-3 for site in found["sites"])
+
+
+@pytest.mark.parametrize(("forge", "problems"), FORGERIES, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_run_directory_that_was_changed_fails_the_audit(
+    finished: Path, tmp_path: Path, forge: Callable[[Path], None], problems: set[str]
+):
+    """Must: exit with 1 and name the right problem, at the right site. Must not: claim anything for that site."""
+    run = Path(shutil.copytree(finished / "coordinator" / "state" / "result", tmp_path / "run"))
+    forge(run)
+    code, found = command("audit", "privacy", str(run))
+    assert code == 1
+    assert not found["verified"]
+    assert problems <= set(found["problems"])
+    assert {finding["site"] for finding in found["findings"] if finding["code"] in problems} >= {"clinic-b"}
+    assert "no differential privacy is claimed" in found["claims"][1]
