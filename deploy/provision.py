@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,15 @@ class SitePlan:
     policy: Mapping[str, Any]
     split_key: bytes
     noise_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name):
+            raise Refusal(
+                Code.CONFIG_INVALID,
+                f"Site name {self.name!r}",
+                "its folder is called so: it takes letters, digits, . - and _, a letter or digit first",
+                "Rename the site",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,7 @@ def provision(root: Path, name: str, plans: Sequence[SitePlan], rules: Rules) ->
     """
     if root.exists() and any(root.iterdir()):
         raise Refusal(Code.FILE_EXISTS, f"{root} not set up", "it is not empty", "Choose another folder")
+    rules.check(sites=len(plans), orgs=len({plan.org for plan in plans}), unmaskers=len(plans))
     authority = found_authority(root / "authority", name)
     issue_server(root / "coordinator", authority, LOCAL_NAMES)
     governance, coordinator = Signer.generate(), Signer.generate()

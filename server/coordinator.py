@@ -26,6 +26,7 @@ from server.checkpoints import State, load_checkpoint, save_checkpoint, write_wh
 from server.cohort import FINAL, wait_for
 from server.gathering import Questions, Sites
 from server.job import read_job
+from server.ledgers import brought_up_to_date
 from server.records import SCHEMA, Record, write_record
 from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
@@ -190,7 +191,7 @@ def _record(work: Work, questions: Questions, run_id: bytes, state: State) -> Re
     for answer in questions.ask(order, questions.sites.present(), work.job.aggregation.deadline_seconds):
         if isinstance(answer.reply, LedgerReply):
             ledgers[work.manifest.site(answer.site).name] = answer.reply.entries
-            state = replace(state, heads={**state.heads, answer.site: answer.reply.head.hex()})
+            state = brought_up_to_date(state, work, answer.site, answer.reply)
     return Record(
         run=_run_table(work, run_id, state),
         rounds=state.rounds,

@@ -85,10 +85,11 @@ def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[Stat
     Whatever a site was charged is in the state, also when the attempt failed.
     """
     refusals: list[dict[str, str]] = []
-    attempt, quorum, wait = 0, table.job.aggregation.quorum, table.job.aggregation.deadline_seconds
+    attempt, quorum, wait = 0, table.job.aggregation.quorum, 3 * table.job.aggregation.deadline_seconds
     while True:
+        enough = len(table.work.manifest.sites) - len(state.excluded) >= quorum  # or nobody is worth waiting for
         try:
-            cohort = wait_for(quorum, table.present, state.excluded, 3 * wait)
+            cohort = wait_for(quorum, table.present, state.excluded, wait if enough else 0.0)
         except Refusal as refusal:
             return state, Gathered(None, refusal.code), refusals
         gathered = table.aggregator.gather(task, number, attempt, state, cohort)

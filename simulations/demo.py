@@ -76,7 +76,7 @@ def command(
     with Federation(deployment.layout) as federation:
         _say(f"{len(deployment.folder.sites)} sites are online after {time.monotonic() - begun:.1f} s", json=json)
         with console.progress("Rounds", scenario.job.rounds, json=json) as step:
-            play(federation, deployment, lambda row: _show(row, step, json=json))
+            play(federation, deployment, lambda row: _show(row, step))
     result = finish(scenario, _job(deployment), deployment.folder, deployment.state / "result", out / "run")
     result["seconds"] = round(time.monotonic() - begun, 1)
     console.emit(result, json=json)
@@ -140,8 +140,8 @@ def _say(text: str, *, json: bool) -> None:
         sys.stderr.write(f"{text}\n")
 
 
-def _show(row: dict[str, Any], step: Callable[..., None], *, json: bool) -> None:
+def _show(row: dict[str, Any], step: Callable[..., None]) -> None:
     loss = f"loss {row['loss']:.3f}" if row["loss"] is not None else ""
-    spent = f"epsilon {max(row['epsilon'].values(), default=0.0):.2f}"
+    spent = f"epsilon {max((e for e in row['epsilon'].values() if e is not None), default=0.0):.2f}"
     refused = "".join(f", {each['site']} {each['code']}" for each in row["refusals"])
     step(note=f"{loss} {spent} {len(row['sites'])} sites{refused}")

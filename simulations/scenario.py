@@ -107,7 +107,7 @@ def read_scenario(path: Path, changes: Sequence[str] = ()) -> Scenario:
 
 
 def _change(table: dict[str, Any], change: str) -> None:
-    name, equals, text = change.partition("=")
+    name, equals, text = (part.strip() for part in change.partition("="))
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

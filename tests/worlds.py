@@ -18,8 +18,8 @@ from common.messages import (
     LIMIT,
     AnyOrder,
     AnyReply,
-    EnrolOrder,
     Enrolled,
+    EnrolOrder,
     Envelope,
     OfferOrder,
     WorkOrder,
@@ -122,7 +122,9 @@ class Desk:
         manifest = self.work.manifest
         numbers = range(self.work.job.aggregation.session_rounds)
         session = open_aggregation(manifest, self.work.job.digest(), manifest.ids, numbers, sid=sid, draw=draw)
-        replies = {site: self.ask(site, EnrolOrder(run=RUN, job=self.job, session=session)) for site in session.unmaskers}
+        replies = {
+            site: self.ask(site, EnrolOrder(run=RUN, job=self.job, session=session)) for site in session.unmaskers
+        }
         return session, {site: reply.keys for site, reply in replies.items() if isinstance(reply, Enrolled)}
 
     def work_order(self, **changes: Any) -> WorkOrder:

@@ -97,7 +97,9 @@ def test_a_ledger_in_use_is_not_opened_twice(site: SiteSettings, holdings: Holdi
 
 def test_too_few_records_are_refused_without_saying_how_many(site: SiteSettings) -> None:
     policy = read(Policy, Path(site.policy))
-    holdings = open_holdings(site, replace(policy, data=DataRules(datasets=("clinics",), columns=("*",), min_records=5000)))
+    holdings = open_holdings(
+        site, replace(policy, data=DataRules(datasets=("clinics",), columns=("*",), min_records=5000))
+    )
     with pytest.raises(Refusal, match="fewer training records than the 5000") as refused:
         holdings.open("clinics", SCHEMA)
     assert refused.value.code is Code.COHORT_TOO_SMALL

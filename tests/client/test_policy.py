@@ -45,7 +45,9 @@ def test_an_empty_policy_refuses_everything(mode: str, task: TaskName) -> None:
     assert not any(
         line.allowed
         for line in lines(load(Policy, {}), JOBS[mode], task, SIZE)
-        if line.setting.startswith(("[tasks]", "[data]", "[models]", "[privacy] modes", "[privacy] max", "[privacy] delta"))
+        if line.setting.startswith(
+            ("[tasks]", "[data]", "[models]", "[privacy] modes", "[privacy] max", "[privacy] delta")
+        )
     )
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from msgspec.structs import replace as altered
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as altered
 
 import client.holding
 from client.session import open_session
@@ -25,8 +25,8 @@ from common.messages import (
     LIMIT,
     Accepted,
     AnyReply,
-    EnrolOrder,
     Enrolled,
+    EnrolOrder,
     Envelope,
     Head,
     LedgerOrder,
@@ -38,7 +38,6 @@ from common.messages import (
     open_reply,
     seal,
 )
-
 from common.work import work_of
 from tests.worlds import RUN, Desk, close, desk_of, scenario
 
@@ -148,7 +147,9 @@ def test_a_repeat_after_a_restart_gets_the_same_bytes_too(desk: Desk) -> None:
     assert desk.charges(1) == RESERVED
 
 
-@pytest.mark.parametrize("change", [{"round": 2}, {"attempt": 1}, {"task": "evaluate"}, {"run": bytes([1]) * 16}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"round": 2}, {"attempt": 1}, {"task": "evaluate"}, {"run": bytes([1]) * 16}], ids=str
+)
 def test_a_second_order_under_one_number_is_refused_at_no_cost(desk: Desk, change: dict[str, Any]) -> None:
     opened = desk.opened()
     assert isinstance(desk.ask(1, desk.work_order(opened=opened)), Reported)
@@ -209,9 +210,7 @@ def test_keys_and_masks_are_given_for_the_session_of_the_order_s_job_only(desk: 
     session, _ = desk.opened()
     other = replace(desk.work.job, seed=99).to_bytes()
     assert code_of(desk.ask(session.unmaskers[0], EnrolOrder(run=RUN, job=other, session=session))) == "E_POLICY"
-    order = UnmaskOrder(
-        run=RUN, job=other, task="train", number=0, session=session, binding=bytes(32), members=()
-    )
+    order = UnmaskOrder(run=RUN, job=other, task="train", number=0, session=session, binding=bytes(32), members=())
     assert code_of(desk.ask(session.unmaskers[0], order)) == "E_POLICY"
 
 

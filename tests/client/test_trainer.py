@@ -87,9 +87,7 @@ def test_the_metric_lanes_count_losses_and_hits(name: str) -> None:
         losses = bench.task.losses(outputs, batch.labels).double().clamp(0, plan.loss_bound)
         correct = bench.task.correct(outputs, batch.labels).double()
     lanes = gradient_lanes(bench, batch, plan).total[-2:]
-    assert lanes == pytest.approx(
-        [0.5 * float(losses.sum()) / plan.loss_bound, 0.5 * float(correct.sum())], rel=1e-5
-    )
+    assert lanes == pytest.approx([0.5 * float(losses.sum()) / plan.loss_bound, 0.5 * float(correct.sum())], rel=1e-5)
 
 
 def test_a_loss_beyond_its_bound_counts_as_the_bound() -> None:
@@ -145,14 +143,18 @@ def test_the_proximal_pull_holds_an_update_near_its_start() -> None:
     """FedProx: the stronger the pull, the shorter the way; without any it is FedAvg's local loop."""
     batch = records("logistic", 100, 5)
     ways = [
-        np.linalg.norm(train_plainly(bench_of("logistic", local_steps=40, proximal=pull), batch, np.random.default_rng(1)))
+        np.linalg.norm(
+            train_plainly(bench_of("logistic", local_steps=40, proximal=pull), batch, np.random.default_rng(1))
+        )
         for pull in (0.0, 0.5, 2.0)
     ]
     assert ways[0] > 1.2 * ways[1] > 1.2 * ways[2]
 
 
 def test_a_site_without_records_changes_nothing() -> None:
-    assert not train_plainly(bench_of("logistic", local_steps=3), records("logistic", 0, 0), np.random.default_rng(0)).any()
+    assert not train_plainly(
+        bench_of("logistic", local_steps=3), records("logistic", 0, 0), np.random.default_rng(0)
+    ).any()
 
 
 def test_the_device_is_the_one_that_is_wished_for() -> None:

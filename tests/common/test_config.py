@@ -166,7 +166,9 @@ def test_every_value_comes_back_from_its_plain_and_from_its_canonical_form(tree:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*FULL, "colour", "x"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*FULL, "colour", "x"]), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 

@@ -18,8 +18,8 @@ from common.messages import (
     Accepted,
     AnyOrder,
     AnyReply,
-    EnrolOrder,
     Enrolled,
+    EnrolOrder,
     Envelope,
     Head,
     LedgerOrder,
@@ -43,9 +43,7 @@ HASH, KEY = bytes(32), bytes(range(32))
 SESSION = SessionRecord(sid=HASH, manifest=HASH, job=HASH, unmaskers=(1, 2), first=0, count=4, suite=1)
 KEYS = RoundKeys(unmasker=1, number=0, exchange=KEY, kem=None, signature=bytes(64))
 BASE = {"run": bytes(16), "job": b"{}"}
-MEMBER = Member(
-    site=1, exchange=KEY, body_digest=HASH, ciphertext=None, ciphertext_digests=(), signature=bytes(64)
-)
+MEMBER = Member(site=1, exchange=KEY, body_digest=HASH, ciphertext=None, ciphertext_digests=(), signature=bytes(64))
 ORDERS: dict[str, AnyOrder] = {
     "offer": OfferOrder(**BASE),
     "enrol": EnrolOrder(**BASE, session=SESSION),

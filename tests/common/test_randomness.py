@@ -16,7 +16,9 @@ def test_a_public_stream_replays_and_every_place_has_its_own() -> None:
     draws = [torch.rand(4, generator=child(1, "cohort", n)).tolist() for n in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
     assert child_numpy(1, "a").bytes(8) == child_numpy(1, "a").bytes(8)
-    places = {child_numpy(*place).bytes(8) for place in [(1, "a"), (2, "a"), (1, "b"), (1, "a", 0), (1,), (1, "a", "0")]}
+    places = {
+        child_numpy(*place).bytes(8) for place in [(1, "a"), (2, "a"), (1, "b"), (1, "a", 0), (1,), (1, "a", "0")]
+    }
     assert len(places) == 6
 
 

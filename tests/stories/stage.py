@@ -52,7 +52,12 @@ class Act(Deployment):
 
 def scenario_of(*changes: str) -> Scenario:
     """The clinics with a few rounds."""
-    settled = ["job.rounds=3", f"job.aggregation.deadline_seconds={DEADLINE}", "job.aggregation.session_rounds=16"]
+    settled = [
+        "job.rounds=3",
+        "job.privacy.evaluation_epsilon=1.0",
+        f"job.aggregation.deadline_seconds={DEADLINE}",
+        "job.aggregation.session_rounds=16",
+    ]
     return read_scenario(example("clinics"), [*settled, *changes])
 
 

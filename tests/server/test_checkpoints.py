@@ -1,0 +1,136 @@
+"""Checkpoints: whole or not at all, and only of the run that is resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from common.errors import Code, Refusal
+from server.checkpoints import State, load_checkpoint, save_checkpoint, write_whole
+
+STATE = State(
+    parameters=np.array([1.5, -0.0, 3e-38], np.float32),
+    memory={"mean": np.array([0.1, 0.2, 0.3]), "square": np.zeros(3)},
+    rounds=({"round": 1, "loss": 0.5, "sites": ["clinic-a"]},),
+    spent={"train": 2},
+    heads={1: "00" * 32, 3: "11" * 32},
+    epsilon={1: 0.25, 3: math.inf},
+    excluded={2: "BUDGET_EXHAUSTED"},
+    evaluated=1,
+    evaluation={"counts": [[[1, 2]]]},
+    seconds=3.5,
+)
+
+
+def same(one: State, two: State) -> bool:
+    plain = all(
+        getattr(one, each.name) == getattr(two, each.name)
+        for each in fields(State)
+        if each.name not in ("parameters", "memory")
+    )
+    arrays = one.parameters.tobytes() == two.parameters.tobytes() and one.memory.keys() == two.memory.keys()
+    return plain and arrays and all(np.array_equal(one.memory[key], two.memory[key]) for key in one.memory)
+
+
+def refused(path: Path, run: str = "run") -> Code:
+    with pytest.raises(Refusal) as found:
+        load_checkpoint(path, run)
+    return found.value.code
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c", STATE, "run")
+    again = load_checkpoint(tmp_path / "c", "run")
+    assert same(again, STATE)
+    assert again.parameters.dtype == np.float32
+    assert again.memory["mean"].dtype == np.float64
+    assert not again.rounds[0].get("accuracy")
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c", STATE, "run")
+    assert refused(tmp_path / "c", "other") is Code.RUN_UNKNOWN
+    assert refused(tmp_path / "none") is Code.FILE_MISSING
+
+
+@given(st.integers(0, 10**6), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_truncated_checkpoint_is_refused_and_a_damaged_one_never_breaks_the_reader(
+    tmp_path: Path, place: int, cut: bool
+) -> None:
+    path = tmp_path / "c"
+    save_checkpoint(path, STATE, "run")
+    data = bytearray(path.read_bytes())
+    if cut:
+        path.write_bytes(bytes(data[: place % len(data)]))
+        assert refused(path) is Code.CONFIG_INVALID
+        return
+    data[place % len(data)] ^= 0xFF
+    path.write_bytes(bytes(data))
+    try:
+        load_checkpoint(path, "run")
+    except Refusal as refusal:
+        assert refusal.code in (Code.CONFIG_INVALID, Code.RUN_UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "state"),
+    [
+        ({"other": np.zeros(1, np.float32)}, "{}"),
+        ({"parameters": np.zeros(1, np.float32)}, "{}"),
+        ({"parameters": np.zeros(1, np.float32)}, "[]"),
+        ({"parameters": np.zeros(1, np.float32)}, "not json"),
+        ({"parameters": np.zeros(1, np.float32)}, json.dumps({"rounds": [], "spent": {}, "heads": []})),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], state: str) -> None:
+    path = tmp_path / "c"
+    path.write_bytes(save(arrays, {"schema": "1", "run": "run", "state": state}))
+    assert refused(path) is Code.CONFIG_INVALID
+    path.write_bytes(save(arrays))
+    assert refused(path) is Code.CONFIG_INVALID
+
+
+@pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
+def test_a_crash_leaves_the_old_file_whole(tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c"
+    save_checkpoint(path, STATE, "run")
+
+    def crash(*_: object, **__: object) -> None:
+        raise OSError("the disk is full")
+
+    if moment == "replace":
+        monkeypatch.setattr(Path, "replace", crash)
+    elif moment == "fsync":
+        monkeypatch.setattr(os, "fsync", crash)
+    else:
+        monkeypatch.setattr(Path, "open", crash)
+    with pytest.raises(OSError, match="disk"):
+        save_checkpoint(path, replace(STATE, seconds=99.0), "run")
+    monkeypatch.undo()
+    assert same(load_checkpoint(path, "run"), STATE)
+    save_checkpoint(path, replace(STATE, seconds=99.0), "run")  # what a crash left behind is no hindrance
+    assert load_checkpoint(path, "run").seconds == 99.0
+    assert [file.name for file in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    write_whole(tmp_path / "f", b"one")
+    write_whole(tmp_path / "f", b"two")
+    assert (tmp_path / "f").read_bytes() == b"two"
+
+
+def test_a_charge_replaces_what_the_site_said_before() -> None:
+    state = STATE.charged(1, bytes([2]) * 32, 0.5)
+    assert state.heads[1] == "02" * 32
+    assert state.epsilon == {1: 0.5, 3: math.inf}
+    assert STATE.epsilon[1] == 0.25
