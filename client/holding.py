@@ -10,7 +10,7 @@ from client.guard import Guard, Limit
 from client.policy import Policy
 from client.site import DataSettings, SiteSettings
 from client.sources.catalogue import read_records
-from common.data import Records, Schema, split
+from common.data import Records, Schema, fingerprint, split
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.privacy.ledger import Ledger, Owner, open_ledger
@@ -19,10 +19,16 @@ from common.versions import versions
 
 @dataclass(frozen=True)
 class Holding:
-    """Records under one schema. Never printed. train, holdout: disjoint for ever, a keyed hash of each decides."""
+    """Records under one schema. Never printed.
+
+    train, holdout  disjoint for ever: a keyed hash of each record decides
+    mark            32 bytes that name these records to whoever holds the site's key, and tell others nothing but
+                    whether they changed
+    """
 
     train: Records
     holdout: Records
+    mark: bytes
 
     def __repr__(self) -> str:
         return "Holding"
@@ -65,8 +71,13 @@ class Holdings:
             reading = read_records(held.source, schema, Path(self._settings.state))
             train, holdout = split(reading.records, self._key, held.holdout)
             self._refuse_few(len(train))
-            self._held[(dataset, schema)] = Holding(train, holdout)
+            self._held[(dataset, schema)] = Holding(train, holdout, fingerprint(reading.records, self._key))
         return self._held[(dataset, schema)]
+
+    def mark(self, dataset: str, schema: Schema) -> bytes | None:
+        """The mark of the records that are open under `schema`; None if none are."""
+        held = self._held.get((dataset, schema))
+        return held.mark if held else None
 
     def close(self) -> None:
         """Let go of every ledger."""

@@ -21,6 +21,7 @@ from common.messages import LIMIT, Reported, WorkOrder
 from common.parameters import Flat, checked
 from common.privacy.clipped import Counted
 from common.privacy.clipping.opacus_engine import OpacusEngine
+from common.privacy.clipping.validate import check_engine
 from common.privacy.entries import Facts
 from common.privacy.sampler import poisson
 from common.randomness import Entropy, child_numpy, noise_source
@@ -138,8 +139,10 @@ class Labour:
         if key not in self._benches:
             device = pick_device(self._settings.device)
             task = work.job.training.task(work.job.data.classes)
-            model = model_of(work.job).to(device)
-            self._benches = {key: Workbench(model, task, work.job.training, device, OpacusEngine())}
+            model, engine = model_of(work.job), OpacusEngine()
+            if work.job.privacy.private:
+                check_engine(engine, model, task.losses, work.job.data.shape, work.job.data.classes)
+            self._benches = {key: Workbench(model.to(device), task, work.job.training, device, engine)}
         return self._benches[key]
 
 

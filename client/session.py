@@ -155,7 +155,8 @@ class Session:
     def _ledger(self, order: LedgerOrder, work: Work, digest: bytes) -> LedgerReply:
         self._decide(work.job, "ledger", work)
         ledger = self._holdings.ledger(work.job.dataset)
-        return LedgerReply(order=digest, entries=ledger.public_lines(), head=ledger.head)
+        mark = self._holdings.mark(work.job.dataset, work.job.data)
+        return LedgerReply(order=digest, entries=ledger.public_lines(), head=ledger.head, data=mark)
 
     def _decide(self, job: Job, task: TaskName, work: Work) -> None:
         decide(self._policy, job, task, work.layout.size)

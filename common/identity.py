@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -66,8 +65,10 @@ class Signer:
             os.fsync(file.fileno())
 
     def sign(self, context: bytes, *parts: bytes) -> bytes:
-        """Signature (64 bytes) over `context` and the parts. Fixed-size parts follow each other as the
-        protocol's formulas say; where sizes vary use `framed`."""
+        """Signature (64 bytes) over `context` and the parts.
+
+        The parts are joined as they are, as the protocol's formulas have it: all but the last have a fixed size.
+        """
         return self._key.sign(context + b"".join(parts))
 
 
@@ -82,8 +83,3 @@ def verify(public: bytes, signature: bytes, context: bytes, *parts: bytes) -> No
         raise Refusal(
             Code.E_SIG, "Signature refused", "it does not verify", "Use the key that the manifest names"
         ) from None
-
-
-def framed(*parts: bytes) -> bytes:
-    """Parts of any size joined so that no two lists give the same bytes (each behind its 8-byte length)."""
-    return b"".join(struct.pack("<Q", len(part)) + part for part in parts)

@@ -127,6 +127,7 @@ class LedgerReply(Reply, frozen=True, kw_only=True, tag="ledger"):
 
     entries: bytes  # JSON lines, one public entry each
     head: Hash
+    data: Hash | None  # keyed fingerprint of the records in use; None if none are open
 
 
 class Refused(Reply, frozen=True, kw_only=True, tag="refused"):

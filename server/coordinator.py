@@ -188,12 +188,16 @@ def _record(work: Work, questions: Questions, run_id: bytes, state: State) -> Re
     """The run directory's content, with every site's public ledger that can be had now."""
     order = LedgerOrder(run=run_id, job=work.job.to_bytes())
     ledgers: dict[str, bytes] = {}
+    marks: dict[str, str] = {}
     for answer in questions.ask(order, questions.sites.present(), work.job.aggregation.deadline_seconds):
         if isinstance(answer.reply, LedgerReply):
-            ledgers[work.manifest.site(answer.site).name] = answer.reply.entries
+            name = work.manifest.site(answer.site).name
+            ledgers[name] = answer.reply.entries
+            if answer.reply.data:
+                marks[name] = answer.reply.data.hex()
             state = brought_up_to_date(state, work, answer.site, answer.reply)
     return Record(
-        run=_run_table(work, run_id, state),
+        run={**_run_table(work, run_id, state), "fingerprints": marks},
         rounds=state.rounds,
         layout=work.layout,
         parameters=state.parameters,

@@ -25,6 +25,12 @@ def read_job(path: Path, manifest: Manifest) -> Job:
 def prepared(job: Job, manifest: Manifest) -> Job:
     """The job as it is sent to sites: with what its strategy changes in local training. Errors: as `check`."""
     chosen = strategy(job.aggregation.strategy, **job.aggregation.settings)
+    if chosen.combine.needs != "sum":
+        raise _invalid(
+            f"Strategy {job.aggregation.strategy!r} under secure aggregation",
+            "it must see every update, and only their sum is known",
+            "Choose a strategy that needs the sum alone",
+        )
     job = replace(job, training=chosen.local(job.training))
     check(job, manifest)
     return job

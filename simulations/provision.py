@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,8 +99,3 @@ def split_key(scenario: Scenario, name: str) -> bytes:
 
 def _noise_seed(scenario: Scenario, name: str) -> int:
     return int(child_numpy(scenario.world.seed, "noise", name).integers(2**53))
-
-
-def fresh_folder(path: Path | None, prefix: str) -> Path:
-    """`path`, or a new folder of the temporary directory."""
-    return path or Path(tempfile.mkdtemp(prefix=prefix, dir=os.environ.get("TMPDIR")))

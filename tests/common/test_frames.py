@@ -37,10 +37,7 @@ def test_what_was_packed_is_read_back(note: Note) -> None:
 @given(st.binary(max_size=64))
 def test_any_other_bytes_are_refused(data: bytes) -> None:
     for body in (data, b"HF\x01" + data):
-        try:
-            assert pack(unpack(Note, body, 1000)) == body
-        except Refusal as refusal:
-            assert refusal.code in (Code.MESSAGE_INVALID, Code.MESSAGE_VERSION)
+        assert refused(body) in (Code.MESSAGE_INVALID, Code.MESSAGE_VERSION)
 
 
 def test_the_limit_counts_every_byte() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import Code, Refusal
-from common.identity import Signer, framed, verify
+from common.identity import Signer, verify
 
 SIGNER = Signer.from_seed(bytes(range(32)))
 
@@ -49,11 +49,6 @@ def test_a_flipped_bit_of_a_signature_is_refused(bit: int, message: bytes) -> No
     signature = bytearray(SIGNER.sign(b"c", message))
     signature[bit // 8] ^= 1 << bit % 8
     refused(SIGNER.public, bytes(signature), b"c", message)
-
-
-@given(st.lists(st.binary(max_size=6), max_size=4), st.lists(st.binary(max_size=6), max_size=4))
-def test_framed_parts_run_together_only_if_they_are_equal(one: list[bytes], two: list[bytes]) -> None:
-    assert (framed(*one) == framed(*two)) == (one == two)
 
 
 def test_a_key_is_stored_for_its_owner_only_and_never_overwritten(tmp_path: Path) -> None:

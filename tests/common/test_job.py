@@ -113,11 +113,13 @@ def test_a_flipped_bit_gives_another_job_or_a_refusal(place: int, bit: int) -> N
     data[place % len(data)] ^= 1 << bit
     try:
         job = job_from_bytes(bytes(data))
-    except Refusal as refusal:
-        assert refusal.code in (Code.CONFIG_INVALID, Code.JOB_INVALID)
+    except Refusal as refused:
+        code = refused.code
     else:
         assert job.to_bytes() == bytes(data)
         assert job.digest() != JOB.digest()
+        return
+    assert code is Code.CONFIG_INVALID
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_run_leaves_its_record_and_its_history(whole: dict[str, Any]) -> None:
     settings: RunSettings = whole["settings"]
-    table = json.loads((settings.result / "run.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    table = json.loads((settings.result / "run.json").read_text(), parse_constant=pytest.fail)
     assert set(table) >= RUN_KEYS
     assert table["status"] == "completed"
     assert set(table["heads"]) == {"clinic-a", "clinic-b", "clinic-c"}

@@ -83,9 +83,8 @@ def test_a_quorum_below_the_manifest_s_is_refused() -> None:
 
 def test_a_job_is_read_from_its_file(tmp_path: Path) -> None:
     job: Job = scenario("M1").job
-    table = {name: value for name, value in plain(job).items()}
     path = tmp_path / "job.toml"
-    path.write_text(tomli_w.dumps(_dense(table)))
+    path.write_text(tomli_w.dumps(_dense(plain(job))))
     assert read_job(path, MANIFEST) == prepared(job, MANIFEST)
     path.write_text(path.read_text().replace('name = "clinics"', 'nam = "clinics"'))
     with pytest.raises(Refusal, match="the nearest is 'name'"):

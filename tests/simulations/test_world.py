@@ -101,9 +101,7 @@ def hospitals() -> Scenario:
     natural = Partition(kind="natural", column="hospital", sites=4, minimum=40)
     try:
         schema = plain(dataset("heart").schema)
-    except Refusal as refusal:
-        assert refusal.code is Code.FILE_MISSING
-        assert "HUSHFED_DATA" in refusal.do
+    except Refusal:
         warnings.warn(f"{NO_DATA}: the embedded clinics stand in for the four hospitals", stacklevel=2)
         return scenario("M2", privacy)
     real = {"job.dataset": "heart", "job.data": schema, "world.partition": plain(natural), "world.names": "hospital"}

@@ -9,12 +9,15 @@ from typing import Any
 import psutil
 import pytest
 
+from common.errors import Refusal
 from common.privacy.entries import Kind, verify_public
 from deploy.up import Federation
+from server.coordinator import RunSettings, run
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
 from simulations.demo import Deployment, play
-from simulations.world import simulate
+from simulations.scenario import FaultSettings
+from simulations.world import LocalSites, simulate
 from tests.stories.stage import (
     Act,
     act,
@@ -96,19 +99,19 @@ def test_sites_that_were_killed_take_part_again(battered: Act):
 
 def test_what_a_killed_agent_was_charged_stays_charged(battered: Act, made: Deployment):
     """Must: keep the charge of the round in which it died, settled by nothing. Must not: hold less than was told."""
-    run = run_of(battered.state / "result")
+    told = run_of(battered.state / "result")
     entries = ledger_of(site_of(made, "clinic-d"))
     settled = {entry.reserve for entry in entries if entry.kind is Kind.SETTLE}
-    assert [entry for entry in reservations(entries, run["run"]) if entry.seq not in settled]
-    assert spent_by(entries) >= run["heads"]["clinic-d"]["epsilon"] - 1e-3
+    assert [entry for entry in reservations(entries, told["run"]) if entry.seq not in settled]
+    assert spent_by(entries) >= told["heads"]["clinic-d"]["epsilon"] - 1e-3
 
 
 def test_every_ledger_verifies_and_the_audit_of_a_battered_run_passes(battered: Act, made: Deployment):
     result = battered.state / "result"
-    run = run_of(result)
+    told = run_of(result)
     for site in made.folder.manifest.sites:
         assert verify_public((result / "ledgers" / f"{site.name}.jsonl").read_bytes(), site.identity)
-        assert spent_by(ledger_of(site_of(made, site.name))) >= run["heads"][site.name]["epsilon"] - 1e-3
+        assert spent_by(ledger_of(site_of(made, site.name))) >= told["heads"][site.name]["epsilon"] - 1e-3
     found = audit(read_run(result))
     assert found["findings"] == []
     assert found["verified"]
@@ -151,32 +154,33 @@ def test_resuming_neither_loses_epsilon_nor_charges_a_finished_round_again(
     resumed: tuple[Act, list[dict[str, Any]]], made: Deployment
 ):
     played, before = resumed
-    run = run_of(played.state / "result")
+    told = run_of(played.state / "result")
     for name in SITES:
         entries = ledger_of(site_of(made, name))
-        charged = [entry.facts.round for entry in reservations(entries, run["run"]) if entry.facts]
+        charged = [entry.facts.round for entry in reservations(entries, told["run"]) if entry.facts]
         for row in before:
             assert charged.count(row["round"]) == (name in row["sites"])
-        assert spent_by(entries) >= run["heads"][name]["epsilon"] - 1e-3
-    interrupted = [e for e in reservations(ledger_of(site_of(made, "clinic-a")), run["run"]) if e.facts.round == 3]
+        assert spent_by(entries) >= told["heads"][name]["epsilon"] - 1e-3
+    charged = reservations(ledger_of(site_of(made, "clinic-a")), told["run"])
+    interrupted = [entry for entry in charged if entry.facts and entry.facts.round == 3]
     assert len(interrupted) == 2  # the round that was cut, and the same round again
     found = audit(read_run(played.state / "result"))
     assert found["findings"] == []
 
 
-def test_a_run_that_is_not_resumed_is_not_overwritten(federation: Federation, resumed: tuple[Act, Any]):
+def test_a_run_that_is_not_resumed_is_not_overwritten(resumed: tuple[Act, Any]):
     played, _ = resumed
-    model = (played.state / "result" / "model.safetensors").read_bytes()
-    number = federation.run(
-        {"federation": str(played.folder.coordinator), "job": str(played.job), "state": str(played.state)}
-    )
-    assert federation.wait(number, 60).ending == "failed"
-    assert (played.state / "result" / "model.safetensors").read_bytes() == model
+    result = played.state / "result"
+    before = {path: path.read_bytes() for path in result.rglob("*") if path.is_file()}
+    settings = RunSettings(federation=played.folder.coordinator, job=played.job, state=played.state)
+    with pytest.raises(Refusal, match="it holds a run already"):
+        run(LocalSites({}, FaultSettings(), 0), settings)
+    assert {path: path.read_bytes() for path in result.rglob("*") if path.is_file()} == before
 
 
 def test_a_site_that_never_answers_costs_a_deadline_and_comes_back(federation: Federation, made: Deployment):
     """Must: close the round with the others, also where the silent site had to unmask. Must not: wait for ever."""
-    played = act(made, "silent", scenario_of("job.rounds=12", "job.aggregation.deadline_seconds=6.0"))
+    played = act(made, "silent", scenario_of("job.rounds=9", "job.aggregation.deadline_seconds=6.0"))
     agent = psutil.Process(federation.pids()["agent-clinic-d"])
 
     def strike(row: dict[str, Any]) -> None:
@@ -190,7 +194,7 @@ def test_a_site_that_never_answers_costs_a_deadline_and_comes_back(federation: F
     finally:
         agent.resume()
     rows = rounds_of(played.state / "result")
-    assert [row["round"] for row in rows] == list(range(1, 13))
+    assert [row["round"] for row in rows] == list(range(1, 10))
     missed = next(row for row in rows if "clinic-d" not in row["sites"])
     assert {"site": "clinic-d", "code": "SITE_UNREACHABLE"} in missed["refusals"]
     assert missed["sites"] == ["clinic-a", "clinic-b", "clinic-c"]

@@ -118,7 +118,6 @@ def test_the_ledger_of_another_site_is_not_taken_for_the_own(finished: Path, tmp
     assert state.excluded == {folder.sites[1].id: "LEDGER_TAMPERED"}
 
 
-
 def change(path: Path, edit: Callable[[list[dict[str, Any]]], None]) -> None:
     """Rewrite the JSON lines of a file."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
