@@ -62,11 +62,11 @@ class Labour:
         parameters = _parameters(order, work.layout.size)
         aggregation = self._aggregation(order, work, parameters)
         self._refuse_unseeded(work)
+        self._bench(work).load(parameters)
         guard.refuse_beyond(work.plan(order.task))
         holding = self._holdings.open(work.job.dataset, work.job.data)
         reservation = guard.reserve(work.plan(order.task), _facts(order, digest))
         try:
-            self._bench(work).load(parameters)
             release = self._released(order, work, Paid(holding, guard, reservation))
         except Exception as error:
             guard.abort(reservation, error.code if isinstance(error, Refusal) else Code.INTERNAL)

@@ -22,6 +22,7 @@ from common.messages import (
     EnrolOrder,
     Envelope,
     OfferOrder,
+    Refused,
     WorkOrder,
     open_reply,
     seal,
@@ -157,6 +158,12 @@ def desk_of(made: Scenario, folder: Path) -> Desk:
     work = work_of(prepared(made.job, federation.manifest), federation.manifest)
     sessions = {site.id: open_session(site.settings) for site in federation.sites}
     return Desk(federation, work, Signer.load(federation.coordinator / "identity.key"), sessions)
+
+
+def code_of(reply: AnyReply) -> str:
+    """The code of a reply that must be a refusal."""
+    assert isinstance(reply, Refused), reply
+    return reply.code
 
 
 def close(desk: Desk) -> None:

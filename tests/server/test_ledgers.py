@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as changed
 
 from common.messages import LedgerOrder, LedgerReply, Reported
 from common.privacy.entries import head_of
@@ -37,7 +38,7 @@ def ledger(desk: Desk) -> LedgerReply:
 
 def cut(reply: LedgerReply, lines: int) -> LedgerReply:
     entries = b"".join(reply.entries.splitlines(keepends=True)[:-lines])
-    return LedgerReply(order=reply.order, entries=entries, head=head_of(entries))
+    return changed(reply, entries=entries, head=head_of(entries))
 
 
 def after(report: Reported) -> State:
@@ -70,9 +71,9 @@ def test_a_ledger_that_is_damaged_foreign_or_has_another_head_changes_nothing(de
     told = after(worked(desk, 1))
     whole = ledger(desk)
     for other in (
-        LedgerReply(order=whole.order, entries=whole.entries.replace(b'"steps":1', b'"steps":0', 1), head=whole.head),
-        LedgerReply(order=whole.order, entries=b"no ledger", head=whole.head),
-        LedgerReply(order=whole.order, entries=whole.entries, head=bytes(32)),
+        changed(whole, entries=whole.entries.replace(b'"steps":1', b'"steps":0', 1)),
+        changed(whole, entries=b"no ledger"),
+        changed(whole, head=bytes(32)),
     ):
         assert brought_up_to_date(told, desk.work, 1, other) is told
     foreign = replace(told, heads={2: told.heads[1]}, epsilon={2: 0.0})

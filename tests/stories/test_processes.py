@@ -161,6 +161,9 @@ def test_resuming_neither_loses_epsilon_nor_charges_a_finished_round_again(
         for row in before:
             assert charged.count(row["round"]) == (name in row["sites"])
         assert spent_by(entries) >= told["heads"][name]["epsilon"] - 1e-3
+        recorded = (played.state / "result" / "ledgers" / f"{name}.jsonl").read_bytes()
+        public = next(site.identity for site in made.folder.manifest.sites if site.name == name)
+        assert spent_by(verify_public(recorded, public)) == pytest.approx(told["heads"][name]["epsilon"], abs=5e-3)
     charged = reservations(ledger_of(site_of(made, "clinic-a")), told["run"])
     interrupted = [entry for entry in charged if entry.facts and entry.facts.round == 3]
     assert len(interrupted) == 2  # the round that was cut, and the same round again
