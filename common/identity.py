@@ -46,6 +46,10 @@ class Signer:
             raise Refusal(
                 Code.FILE_MISSING, f"Identity {path} not read", "there is no such file", "Restore it or join anew"
             ) from None
+        except PermissionError:
+            raise Refusal(
+                Code.FILE_MISSING, f"Identity {path} not read", "this user may not read it", "Run as the site's user"
+            ) from None
         except ValueError:
             raise Refusal(
                 Code.CONFIG_INVALID, f"Identity {path} not read", "it is no Ed25519 key", "Restore it or join anew"

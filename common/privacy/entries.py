@@ -51,7 +51,7 @@ class Facts:
 class Entry:
     """The body of a ledger's line. No count of records, no metric, nothing of a record is in it.
 
-    seq             0, 1, 2, …                dataset   keyed hash of the records' fingerprint, hex
+    seq             0, 1, 2, …                dataset   keyed hash of the data set's name, hex
     plan            whole, in a RESERVE       steps     reserved, or executed in a SETTLE
     reserve         `seq` of the RESERVE that a SETTLE or ABORT answers
     output          salted SHA-256 of what left: the salt stays at the site, so nobody can test guesses

@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS replies (request TEXT PRIMARY KEY, seq INTEGER NOT NU
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose ledger it is. `dataset` is the keyed hash of the records' fingerprint, hex."""
+    """Whose ledger it is. `dataset` is a keyed hash of the data set's name, hex."""
 
     site: int
     dataset: str

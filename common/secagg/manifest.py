@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from common.identity import Signer, verify
 from common.secagg.rules import Rules, refused
 
 _CONTEXT = b"hushfed/manifest/v1\0"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LIMIT = 64 * 2**20  # bytes of a manifest file
 
 
@@ -42,6 +44,9 @@ class SiteEntry:
             raise refused(f"Site id {self.id}", "ids are 1 to 2^63 - 1", "Choose another id")
         if not (self.name.strip() and self.org.strip()):
             raise refused(f"Site {self.id}", "its name or organisation is empty", "Name both")
+        if not _NAME.fullmatch(self.name):
+            why = "its name must be a file name: letters, digits, '-', '_' and '.', beginning with one of the first two"
+            raise refused(f"Site {self.id}", why, "Choose another name")
         if len(self.identity) != 32:
             raise refused(f"Site {self.id}", "its identity is no Ed25519 public key", "Use the key of its kit")
         if "\n" in self.node or len(self.node.split(" ")) < 2:
