@@ -23,6 +23,7 @@ from common.privacy.clipped import Counted
 from common.privacy.clipping.opacus_engine import OpacusEngine
 from common.privacy.clipping.validate import check_engine
 from common.privacy.entries import Facts
+from common.privacy.ledger import Ledger
 from common.privacy.sampler import poisson
 from common.randomness import Entropy, child_numpy, noise_source
 from common.secagg.codec import Encoded, IntegerCodec
@@ -72,8 +73,7 @@ class Labour:
             guard.abort(reservation, error.code if isinstance(error, Refusal) else Code.INTERNAL)
             raise
         report = mask(self._store, aggregation, order.keys, self._encoded(order, work, release))
-        epsilon = release.spent.gated if reservation.plan.mechanism != "none" else float("inf")
-        reply = Reported(order=digest, report=report, epsilon=epsilon, head=release.head)
+        reply = Reported(order=digest, report=report, epsilon=_stated(ledger, work), head=release.head)
         ledger.keep_reply(digest.hex(), pack(reply))
         return reply
 
@@ -144,6 +144,12 @@ class Labour:
                 check_engine(engine, model, task.losses, work.job.data.shape, work.job.data.classes)
             self._benches = {key: Workbench(model.to(device), task, work.job.training, device, engine)}
         return self._benches[key]
+
+
+def _stated(ledger: Ledger, work: Work) -> float:
+    """What the data set has spent at the job's own delta; infinite where the job promises nothing."""
+    delta = work.job.privacy.delta
+    return ledger.spending(delta).gated if delta is not None else float("inf")
 
 
 def _facts(order: WorkOrder, digest: bytes) -> Facts:

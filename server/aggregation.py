@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -50,8 +51,8 @@ class Gathered:
 class Aggregator:
     """Opens sums one after the other. It remembers the session in force and which sites keep it waiting."""
 
-    def __init__(self, questions: Questions, work: Work, run: bytes):
-        self._questions, self._work, self._run = questions, work, run
+    def __init__(self, questions: Questions, work: Work, run: bytes, pause: float = 0.0):
+        self._questions, self._work, self._run, self._pause = questions, work, run, pause
         self._opening: Opening | None = None
         self._next = 0
         self._patience = Patience()
@@ -109,7 +110,8 @@ class Aggregator:
 
         Notes bytes and refusals in `gathered`. Masks that are forged or of another set count as none.
         """
-        for _ in range(2):
+        for asked in range(2):
+            time.sleep(self._pause * asked)
             orders = {
                 site: UnmaskOrder(
                     run=self._run,

@@ -16,7 +16,7 @@ from common.config import plain
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.job import Job
-from common.messages import LedgerOrder, LedgerReply, OfferOrder
+from common.messages import LedgerOrder, LedgerReply, OfferOrder, Task
 from common.parameters import flatten
 from common.secagg.manifest import Manifest, manifest_table, read_manifest
 from common.versions import versions
@@ -32,6 +32,7 @@ from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
 
 HISTORY_BYTES = 2**26
+RESTART_SECONDS = 4.0  # an agent that was killed is back after about three
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,11 @@ class RunSettings:
         return self.state / "history"
 
     @property
+    def attempt(self) -> Path:
+        """The task of the attempt that is under way; there only while one is."""
+        return self.state / "attempt"
+
+    @property
     def refusal(self) -> Path:
         """Why the run ended without a result, for whoever watches."""
         return self.state / "refusal.json"
@@ -94,16 +100,19 @@ def _run(sites: Sites, settings: RunSettings) -> None:
     job = read_job(settings.job, manifest)
     work = work_of(job, manifest)
     questions = Questions(sites, manifest, Signer.load(settings.federation / "identity.key"))
-    run_job(work, questions, settings)
+    run_job(work, questions, settings, RESTART_SECONDS)
 
 
-def run_job(work: Work, questions: Questions, settings: RunSettings) -> State:
-    """`run` with everything read: the same for a deployment and for a simulated world."""
+def run_job(work: Work, questions: Questions, settings: RunSettings, pause: float = 0.0) -> State:
+    """`run` with everything read: the same for a deployment and for a simulated world.
+
+    pause  seconds that an unmasking site is given to come back before it is asked again
+    """
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     begun = time.monotonic()
     run_id = _name(settings)
     state = _opening_state(work, questions, settings, run_id)
-    aggregator = Aggregator(questions, work, run_id)
+    aggregator = Aggregator(questions, work, run_id, pause)
     before = state.seconds
 
     def save(now: State) -> None:
@@ -111,9 +120,13 @@ def run_job(work: Work, questions: Questions, settings: RunSettings) -> State:
         save_checkpoint(settings.checkpoint, now, _mark(work, run_id))
         _keep(work, settings, now)
         write_whole(settings.live, b"".join(json.dumps(row).encode() + b"\n" for row in now.rounds))
+        settings.attempt.unlink(missing_ok=True)
+
+    def begin(task: Task) -> None:
+        write_whole(settings.attempt, task.encode())
 
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
-    table = Table(work.job, work, chosen, aggregator, questions.sites.present, save)
+    table = Table(work.job, work, chosen, aggregator, questions.sites.present, begin, save)
     save(state)
     while (step := _next_step(work.job, state)) is not None:
         state = step(table, state)
@@ -154,6 +167,14 @@ def _name(settings: RunSettings) -> bytes:
     return run_id
 
 
+def _with_cut_attempt(state: State, file: Path) -> State:
+    """The state with the attempt that a crash cut counted as spent: sites may have been charged for it."""
+    if not file.exists():
+        return state
+    task = file.read_text()
+    return replace(state, spent={**state.spent, task: state.spent.get(task, 0) + 1})
+
+
 def _mark(work: Work, run_id: bytes) -> str:
     """What a checkpoint must be of: this run, and still the same job."""
     return f"{run_id.hex()} {work.job.digest().hex()}"
@@ -162,7 +183,7 @@ def _mark(work: Work, run_id: bytes) -> str:
 def _opening_state(work: Work, questions: Questions, settings: RunSettings, run_id: bytes) -> State:
     """The checkpoint's state; or the initial model, offered to every site that is present."""
     if settings.checkpoint.exists():
-        return load_checkpoint(settings.checkpoint, _mark(work, run_id))
+        return _with_cut_attempt(load_checkpoint(settings.checkpoint, _mark(work, run_id)), settings.attempt)
     wait = work.job.aggregation.deadline_seconds
     wait_for(work.job.aggregation.quorum, questions.sites.present, (), 3 * wait)
     parameters = flatten(model_of(work.job))

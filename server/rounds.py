@@ -28,13 +28,18 @@ REPEATED = frozenset({Code.E_TOO_FEW, Code.E_HELPER_LOST, Code.E_SUM_CHECK, Code
 
 @dataclass(frozen=True)
 class Table:
-    """What the rounds of one run have in common."""
+    """What the rounds of one run have in common.
+
+    begin  puts on disk that an attempt is under way, so that one cut by a crash counts as spent
+    save   puts a state on disk; no attempt is then under way
+    """
 
     job: Job
     work: Work
     strategy: Strategy
     aggregator: Aggregator
     present: Callable[[], frozenset[int]]
+    begin: Callable[[Task], None]
     save: Callable[[State], None]
 
 
@@ -82,16 +87,18 @@ def evaluate(table: Table, state: State) -> State:
 def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[State, Gathered, list[dict[str, str]]]:
     """The sum of one round, however many attempts it takes within the job's spare ones; or the last failure.
 
-    Whatever a site was charged is in the state, also when the attempt failed.
+    Whatever a site was charged is in the state, also when the attempt failed. Attempts are numbered by those that were
+    spent before, so that no two of a run bind the same model.
     """
     refusals: list[dict[str, str]] = []
-    attempt, quorum, wait = 0, table.job.aggregation.quorum, 3 * table.job.aggregation.deadline_seconds
-    while True:
+    quorum, wait = table.job.aggregation.quorum, 3 * table.job.aggregation.deadline_seconds
+    while (attempt := state.spent.get(task, 0)) <= table.work.spare(task):
         enough = len(table.work.manifest.sites) - len(state.excluded) >= quorum  # or nobody is worth waiting for
         try:
             cohort = wait_for(quorum, table.present, state.excluded, wait if enough else 0.0)
         except Refusal as refusal:
             return state, Gathered(None, refusal.code), refusals
+        table.begin(task)
         gathered = table.aggregator.gather(task, number, attempt, state, cohort)
         state = _charged(state, gathered)
         refusals += [
@@ -104,7 +111,7 @@ def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[Stat
         table.save(state)
         if gathered.failure not in REPEATED or state.spent[task] > table.work.spare(task):
             return state, gathered, refusals
-        attempt += 1
+    return state, Gathered(None, Code.RUN_FAILED), refusals
 
 
 def _no_sum(table: Table, state: State, number: int, failure: Code) -> Refusal:
@@ -113,7 +120,9 @@ def _no_sum(table: Table, state: State, number: int, failure: Code) -> Refusal:
         Code.RUN_FAILED,
         f"Round {number} ended without a sum",
         f"the last failure was {failure}; {failed} attempts of the run failed, and its budget affords {spare}",
-        "Start the sites that are missing and resume; the model of the last whole round is kept",
+        "Start the sites that are missing and resume; the model of the last whole round is kept"
+        if failed <= spare
+        else "The model of the last whole round is kept; more rounds need a new job",
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from common.config import finite
 from common.errors import Code, Refusal
+from common.privacy.integers import summed_gaussians
 
 REPORT = 1e-4  # interval of the discretised privacy loss, for reports and audits
 ONLINE = 5e-4  # for gates: at 1e-3, 15 000 steps would print 0.01 too much
@@ -37,6 +38,7 @@ class Charge:
                 "discrete-gaussian" for integer counts of sensitivity 1; "none" for a release without noise
     q           chance of each record to be in a step, independently of all others
     sigma       noise multiplier, standard deviation over sensitivity
+    terms       discrete Gaussians whose sum is the noise; their exact sum is accounted for, not one like it
     divergence  bound on the Kullback-Leibler divergence of one step's noise from the ideal one, in nats
     distance    bound on the statistical distance that comes on top of it, per step
     """
@@ -45,6 +47,7 @@ class Charge:
     q: float
     sigma: float
     steps: int
+    terms: int = 1
     divergence: float = 0.0
     distance: float = 0.0
 
@@ -218,24 +221,32 @@ def _epsilon(charges: tuple[Charge, ...], delta: float, interval: float) -> floa
 
 
 def _composed(charges: tuple[Charge, ...], interval: float) -> Any:
-    last = charges[-1]
-    loss = _repeated(last.mechanism, last.q, last.sigma, last.steps, interval)
+    loss = _repeated(replace(charges[-1], divergence=0.0, distance=0.0), interval)
     return _composed(charges[:-1], interval).compose(loss) if charges[1:] else loss
 
 
 @lru_cache(maxsize=256)
-def _repeated(mechanism: Mechanism, q: float, sigma: float, steps: int, interval: float) -> Any:
-    once = _single(mechanism, q, sigma, interval)
-    return once.self_compose(steps) if steps > 1 else once
+def _repeated(charge: Charge, interval: float) -> Any:
+    once = _single(replace(charge, steps=1), interval)
+    return once.self_compose(charge.steps) if charge.steps > 1 else once
 
 
 @lru_cache(maxsize=64)
-def _single(mechanism: Mechanism, q: float, sigma: float, interval: float) -> Any:
-    if mechanism == "discrete-gaussian":
-        return _distributions().from_discrete_gaussian_mechanism(
-            sigma, 1, value_discretization_interval=interval, sampling_prob=q
+def _single(charge: Charge, interval: float) -> Any:
+    sampled = {"value_discretization_interval": interval, "sampling_prob": charge.q}
+    if charge.mechanism != "discrete-gaussian":
+        return _distributions().from_gaussian_mechanism(charge.sigma, **sampled)
+    if charge.terms == 1:
+        return _distributions().from_discrete_gaussian_mechanism(charge.sigma, 1, **sampled)
+    if charge.q != 1:
+        raise Refusal(
+            Code.JOB_INVALID, "Sampled counts not accounted for", "they are released in full", "Use a rate of 1"
         )
-    return _distributions().from_gaussian_mechanism(sigma, value_discretization_interval=interval, sampling_prob=q)
+    without = summed_gaussians(charge.sigma, charge.terms)
+    one_more = {outcome + 1: chance for outcome, chance in without.items()}
+    return _distributions().from_two_probability_mass_functions(
+        without, one_more, value_discretization_interval=interval, symmetric=True
+    )
 
 
 def _distributions() -> Any:

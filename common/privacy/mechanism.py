@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.config import canonical
 from common.privacy.accounting import Charge, Mechanism
-from common.privacy.integers import gaussian_divergence, sum_distance
+from common.privacy.integers import EXACT_BELOW, gaussian_divergence, sum_distance
 from common.privacy.settings import Mode
 from common.privacy.units import Adversary, Relation, Unit
 from common.randomness import NoiseKind
@@ -105,15 +105,18 @@ class MechanismPlan:
         """What `steps` accounted steps cost (all steps of one release if not given)."""
         steps = self.steps if steps is None else steps
         noisy = self.integers and self.mechanism != "none"
-        scaled = noisy and self.mechanism == "gaussian"
+        counts = self.mechanism == "discrete-gaussian"
         total = self.sigma * math.sqrt(self.honest)
+        exact = counts and total < EXACT_BELOW
+        apart = self.honest * SAMPLER + (0.0 if exact else sum_distance(self.sigma, self.honest))
         return Charge(
             mechanism=self.mechanism,
             q=self.sampling_rate,
             sigma=self.noise_multiplier,
             steps=steps,
-            divergence=gaussian_divergence(total, self.dimension) if scaled else 0.0,
-            distance=self.dimension * (sum_distance(self.sigma, self.honest) + self.honest * SAMPLER) if noisy else 0.0,
+            terms=self.honest if exact else 1,
+            divergence=gaussian_divergence(total, self.dimension) if noisy and not counts else 0.0,
+            distance=self.dimension * apart if noisy else 0.0,
         )
 
     def event(self, steps: int | None = None) -> DpEvent:

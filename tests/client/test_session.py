@@ -29,10 +29,13 @@ from common.messages import (
     OfferOrder,
     Refused,
     Reported,
+    Unmasked,
     UnmaskOrder,
     open_reply,
     seal,
 )
+from common.secagg.statements import member_of
+from common.work import work_of
 from tests.worlds import RUN, Desk, close, code_of, desk_of, scenario
 
 
@@ -87,6 +90,25 @@ def test_keys_and_masks_are_given_for_the_session_of_the_order_s_job_only(desk: 
     assert code_of(desk.ask(session.unmaskers[0], EnrolOrder(run=RUN, job=other, session=session))) == "E_POLICY"
     order = UnmaskOrder(run=RUN, job=other, task="train", number=0, session=session, binding=bytes(32), members=())
     assert code_of(desk.ask(session.unmaskers[0], order)) == "E_POLICY"
+
+
+def test_a_sum_below_the_jobs_own_quorum_is_not_unmasked(desk: Desk) -> None:
+    """The manifest allows two reports, but this job drew its noise for three: two would carry too little of it."""
+    asked = replace(desk.work.job, aggregation=replace(desk.work.job.aggregation, quorum=3))
+    thick = replace(desk, work=work_of(asked, desk.work.manifest))
+    order = thick.work_order()
+    reports = [reply.report for site in (1, 2, 3) if isinstance(reply := thick.ask(site, order), Reported)]
+    unmasker, place = order.session.unmaskers[0], 0
+    members = tuple(member_of(report, place) for report in reports)
+    binding = thick.work.binding("train", 1, 0, np.frombuffer(order.parameters, "<f4"))
+
+    def unmask(count: int) -> AnyReply:
+        fields = {"job": thick.job, "task": "train", "number": 0, "session": order.session, "binding": binding}
+        return thick.ask(unmasker, UnmaskOrder(run=RUN, members=members[:count], **fields))
+
+    assert len(members) == 3
+    assert code_of(unmask(2)) == "E_SET"
+    assert isinstance(unmask(3), Unmasked)
 
 
 def test_enrolling_again_gives_the_same_keys(desk: Desk) -> None:

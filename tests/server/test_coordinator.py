@@ -17,7 +17,9 @@ import server.coordinator
 from common.config import plain
 from common.errors import Code, Refusal
 from common.messages import AnyOrder, LedgerOrder, OfferOrder, UnmaskOrder, WorkOrder
+from server.checkpoints import State
 from server.coordinator import RunSettings, manifest_of, node_keys, run, run_job
+from server.rounds import Table, play
 from tests.worlds import Desk, Lines, close, desk_of, questions_of, scenario, settings_of
 
 RUN_KEYS = {
@@ -104,16 +106,37 @@ def test_a_run_leaves_its_record_and_its_history(whole: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_run_that_is_killed_between_rounds_ends_with_the_same_model(
-    desk: Desk, whole: dict[str, Any], number: int
+    desk: Desk, whole: dict[str, Any], number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Killed):
-        played(desk, killing(WorkOrder, number))
+    def dying(table: Table, state: State) -> State:
+        if len(state.rounds) + 1 == number:
+            raise Killed
+        return play(table, state)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("server.coordinator.play", dying)
+        with pytest.raises(Killed):
+            played(desk)
     assert not settings_of(desk).result.exists()
     state = played(desk, resume=True)
     assert state.parameters.tobytes() == whole["state"].parameters.tobytes()
     assert [row["loss"] for row in state.rounds] == [row["loss"] for row in whole["state"].rounds]
     assert state.evaluation["counts"] == whole["state"].evaluation["counts"]
+    assert state.spent == {}
     assert (settings_of(desk).result / "run.json").exists()
+
+
+def test_an_attempt_that_a_crash_cut_counts_as_spent(desk: Desk) -> None:
+    """Must: never grant more attempts than the budget affords, however often the coordinator is killed and resumed."""
+    spare = desk.work.spare("train")
+    for cut in range(spare + 1):
+        with pytest.raises(Killed):
+            played(desk, killing(UnmaskOrder, 2), resume=cut > 0)
+    with pytest.raises(Refusal, match="more rounds need a new job") as refused:
+        played(desk, resume=True)
+    assert refused.value.code is Code.RUN_FAILED
+    assert desk.charges(1).count("RESERVE") == 1 + spare + 1
+    assert not settings_of(desk).attempt.exists() or settings_of(desk).attempt.read_text() == "train"
 
 
 @pytest.mark.parametrize("task", ["train", "evaluate"])

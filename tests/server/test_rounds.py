@@ -41,11 +41,11 @@ class Play:
     """Rounds over lines that a test may cut; what was saved on the way is in `saved`."""
 
     def __init__(self, desk: Desk):
-        self.lines, self.saved = Lines(desk), list[State]()
+        self.lines, self.saved, self.begun = Lines(desk), list[State](), list[str]()
         job = desk.work.job
         aggregator = Aggregator(questions_of(desk, self.lines), desk.work, RUN)
         chosen = strategy(job.aggregation.strategy, **job.aggregation.settings)
-        self.table = Table(job, desk.work, chosen, aggregator, self.lines.present, self.saved.append)
+        self.table = Table(job, desk.work, chosen, aggregator, self.lines.present, self.begun.append, self.saved.append)
         parameters = flatten(model_of(job))
         self.state = State(parameters=parameters, memory=dict(chosen.step.init(parameters.size)))
 

@@ -149,3 +149,22 @@ def test_an_argument_outside_its_range_is_refused_by_name(name, value):
 def test_an_epsilon_that_no_noise_reaches_is_refused():
     with pytest.raises(Refusal, match="no noise multiplier"):
         sigma_for(epsilon=1e-9, q=1.0, steps=10**4, delta=1e-12)
+
+
+def counts(sigma, terms, steps):
+    return Charge(mechanism="discrete-gaussian", q=1.0, sigma=sigma, steps=steps, terms=terms)
+
+
+def test_noise_in_several_parts_costs_what_its_exact_sum_costs():
+    """Must: agree with one discrete Gaussian where the parts are wide, and not where they are too narrow for that."""
+    for sigma in (2.0, 8.0):
+        alone = total_epsilon([counts(sigma, 1, 3)], 1e-5)
+        assert total_epsilon([counts(sigma, 2, 3)], 1e-5) == pytest.approx(alone, abs=2e-3)
+    assert abs(total_epsilon([counts(0.6, 2, 1)], 1e-5) - total_epsilon([counts(0.6, 1, 1)], 1e-5)) > 0.5
+
+
+def test_counts_can_be_released_again_and_again():
+    """Must not: call the third release of little noise infinitely dear, as a distance paid from delta would."""
+    spent = [total_epsilon([counts(1.98, 2, steps)], 1e-5) for steps in (1, 3, 9)]
+    assert spent == sorted(spent)
+    assert spent[-1] < 4 * spent[0]

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm
 
 from common.errors import Refusal
-from common.privacy.integers import gaussian_divergence, sum_distance
+from common.privacy.integers import gaussian_divergence, sum_distance, summed_gaussians
 from common.privacy.mechanism import SAMPLER
 from common.secagg.discrete import sampler_distance
 
@@ -63,3 +63,19 @@ def test_one_term_is_no_sum_and_wide_noise_adds_up_exactly():
 @pytest.mark.parametrize("sigma", [0.5, 3.0, 1e3, 1e5, 3e7])
 def test_the_sampler_is_as_exact_as_plans_assume(sigma):
     assert sampler_distance(sigma, 1) <= SAMPLER
+
+
+@pytest.mark.parametrize(("sigma", "terms"), [(0.9, 2), (2.0, 3), (6.0, 29), (40.0, 2)])
+def test_the_sum_of_noise_is_convolved_exactly(sigma, terms):
+    """Must: have every probability right, its tails included; be symmetric, since add and remove must cost the same."""
+    each = sigma / math.sqrt(terms)
+    one = discrete(each, math.ceil(14 * each) + 1)
+    total = one
+    for _ in range(terms - 1):
+        total = np.convolve(total, one)
+    half = (len(total) - 1) // 2
+    found = summed_gaussians(sigma, terms)
+    for outcome in range(-min(half, int(8 * sigma)), min(half, int(8 * sigma)) + 1):
+        assert found[outcome] == pytest.approx(math.log(total[half + outcome]), abs=1e-9)
+        assert found[outcome] == pytest.approx(found[-outcome], abs=1e-9)
+    assert math.fsum(math.exp(chance) for chance in found.values()) == pytest.approx(1.0, abs=1e-12)
