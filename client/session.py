@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from client.custody import KeyStore
 from client.holding import Holdings
 from client.keystore import SqliteKeyStore
@@ -49,6 +51,8 @@ def open_session(path: Path) -> Session:
     Errors: Refusal FILE_MISSING, CONFIG_INVALID, E_MANIFEST (site or key is not in it), KEYS_LOCKED.
     """
     settings = read_site(path)
+    if settings.threads > 0:
+        torch.set_num_threads(settings.threads)
     policy = read(Policy, Path(settings.policy))
     governance = settings.federation.governance
     manifest = read_manifest(Path(settings.federation.manifest), bytes.fromhex(governance))

@@ -39,7 +39,10 @@ class FederationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteSettings:
-    """One site. Relative paths count from the folder of site.toml."""
+    """One site. Relative paths count from the folder of site.toml.
+
+    threads  processor threads of training; 0 leaves it to torch. Sites that share a host are faster with one each
+    """
 
     name: str
     id: int
@@ -48,6 +51,7 @@ class SiteSettings:
     federation: FederationSettings
     data: tuple[DataSettings, ...]
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int = 0
     noise_seed: int | None = None  # only for jobs whose noise is "replay", which void every claim
 
     def dataset(self, name: str) -> DataSettings:

@@ -144,6 +144,7 @@ def _settings(folder: SiteFolder, plan: SitePlan, governance: bytes) -> None:
         "id": folder.id,
         "state": "state",
         "policy": "policy.toml",
+        "threads": 1,  # all sites of a rehearsal share one host
         "federation": {"manifest": "manifest.json", "governance": governance.hex(), "ca": "ca.crt"},
         "data": [{"dataset": plan.dataset, "holdout": plan.holdout, "source": {**plan.source, "path": data}}],
     }

@@ -46,6 +46,7 @@ def measure(job: Job, federation: FederationFolder, models: Sequence[Flat]) -> Y
 
     Never possible for a real coordinator.
     """
+    torch.set_num_threads(1)  # these models are small: more threads only wait for each other
     parts = [_parts(site, job) for site in federation.sites]
     trains, holdouts = [train for train, _ in parts], [holdout for _, holdout in parts]
     found = baselines(lambda: model_of(job), job.training.task(job.data.classes), trains, holdouts)
