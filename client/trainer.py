@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.data import Records
+from common.errors import Code, Refusal
 from common.learning.plan import TrainingPlan
 from common.learning.tasks import Task
 from common.parameters import Flat, assign, flatten
@@ -41,12 +42,14 @@ class Workbench:
 
 
 def pick_device(wish: str) -> torch.device:
-    """The device of site.toml; "auto" takes CUDA, then MPS, then the processor."""
+    """The device of site.toml; "auto" takes CUDA, then MPS, then the processor. Errors: Refusal CONFIG_INVALID."""
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wish != "auto":
+        if not here.get(wish, False):
+            why = "this torch sees no such device here"
+            raise Refusal(Code.CONFIG_INVALID, f"device = {wish!r}", why, 'Choose "auto" or "cpu"')
         return torch.device(wish)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device(next(name for name in ("cuda", "mps", "cpu") if here[name]))
 
 
 def gradient_lanes(bench: Workbench, batch: Records, plan: MechanismPlan) -> Clipped:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from client.trainer import Workbench, gradient_lanes, pick_device, train_plainly
 from common.data import Records
+from common.errors import Refusal
 from common.learning.plan import TrainingPlan
 from common.models.catalogue import build
 from common.parameters import assign, flatten, layout_of
@@ -160,3 +161,6 @@ def test_a_site_without_records_changes_nothing() -> None:
 def test_the_device_is_the_one_that_is_wished_for() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type in {"cpu", "cuda", "mps"}
+    absent = "mps" if torch.cuda.is_available() else "cuda"
+    with pytest.raises(Refusal, match="no such device"):
+        pick_device(absent)
