@@ -75,7 +75,7 @@ def _plan(scenario: Scenario, name: str, path: Path, rows: int) -> SitePlan:
 
 def policy_of(scenario: Scenario) -> Mapping[str, Any]:
     """A policy that allows this job and nothing beyond it."""
-    job = scenario.job
+    job, minimum = scenario.job, scenario.world.partition.minimum
     most = max(job.privacy.epsilon or 0.0, job.privacy.evaluation_epsilon or 0.0)
     return {
         "tasks": {"allow": ["offer", "train", "evaluate", "ledger"]},
@@ -88,7 +88,7 @@ def policy_of(scenario: Scenario) -> Mapping[str, Any]:
             "allow_replay": job.privacy.noise == "replay",
         },
         "aggregation": {"quorum": job.aggregation.quorum},
-        "data": {"datasets": [job.dataset], "columns": list(job.columns), "min_records": 20},
+        "data": {"datasets": [job.dataset], "columns": list(job.columns), "min_records": min(20, minimum // 2)},
     }
 
 

@@ -63,12 +63,14 @@ class Scenario:
     def with_sizes(self, *, sites: int | None, rounds: int | None, epsilon: float | None) -> Scenario:
         """The scenario with another number of sites or rounds, or another budget.
 
-        Of three sites or more one may be missing from a sum; unmasking sites never outnumber the rest.
+        Of three sites or more one may be missing from a sum; unmasking sites never outnumber the rest. More sites hold
+        fewer records each, so what every site must hold falls with their number.
         """
         world, job = self.world, replace(self.job, rounds=self.job.rounds if rounds is None else rounds)
         if sites is not None:
             quorum = max(2, sites - 1)
-            partition = replace(world.partition, sites=sites)
+            least = min(world.partition.minimum, world.partition.minimum * world.partition.sites // sites)
+            partition = replace(world.partition, sites=sites, minimum=least)
             world = replace(world, partition=partition, unmaskers=max(2, min(world.unmaskers, quorum)))
             job = replace(job, aggregation=replace(job.aggregation, quorum=quorum))
         if epsilon is not None:
