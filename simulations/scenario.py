@@ -69,7 +69,7 @@ class Scenario:
         world, job = self.world, replace(self.job, rounds=self.job.rounds if rounds is None else rounds)
         if sites is not None:
             quorum = max(2, sites - 1)
-            least = min(world.partition.minimum, world.partition.minimum * world.partition.sites // sites)
+            least = min(world.partition.minimum, world.partition.minimum * world.partition.sites // max(1, sites))
             partition = replace(world.partition, sites=sites, minimum=least)
             world = replace(world, partition=partition, unmaskers=max(2, min(world.unmaskers, quorum)))
             job = replace(job, aggregation=replace(job.aggregation, quorum=quorum))
