@@ -76,6 +76,7 @@ def audit(run: Run) -> dict[str, Any]:
         account, wrong = _account(run, site, number, key)
         accounts.append(account)
         found += wrong
+    found += _strangers(run, set(identities))
     found += [*_understated(run, accounts), *_missing(run, accounts), *_plans(run, accounts), *_budgets(run, accounts)]
     return _result(run, accounts, found)
 
@@ -99,6 +100,15 @@ def _identities(run: Run) -> tuple[dict[str, tuple[int, bytes]], list[Finding]]:
             found.append(Finding(Problem.MANIFEST_INVALID, name, "its name, id or key is repeated or malformed"))
         known.setdefault(name, (number, key))
     return known, found
+
+
+def _strangers(run: Run, known: set[str]) -> list[Finding]:
+    """Sites that the run names anywhere but its manifest does not: nobody could verify what they gave away."""
+    named = {str(site) for row in run.rounds for site in row.get("sites") or ()}
+    named |= {str(site) for site in run.facts["heads"]} | set(run.ledgers)
+    why = "the run names it, and the manifest does not"
+    found = [Finding(Problem.MANIFEST_INVALID, site, why) for site in sorted(named - known)]
+    return found if known else [*found, Finding(Problem.MANIFEST_INVALID, "", "it names no site")]
 
 
 def _account(run: Run, site: str, number: int, key: bytes) -> tuple[Account, list[Finding]]:

@@ -190,3 +190,14 @@ def test_an_empty_folder_is_refused(tmp_path: Path):
     with pytest.raises(Refusal) as caught:
         read_run(tmp_path)
     assert caught.value.code is Code.FILE_MISSING
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_site_that_was_struck_from_the_manifest_is_found(run: Path, kept: int):
+    """Must not: pass because nobody is left whose ledger could fail."""
+
+    def strike(facts: dict[str, Any]) -> None:
+        facts["manifest"]["sites"] = facts["manifest"]["sites"][:kept]
+
+    edit(run, strike)
+    assert "MANIFEST_INVALID" in problems(run)
