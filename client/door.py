@@ -57,10 +57,10 @@ def up(
             Code.CONFIG_INVALID, "Site not started", "it does not know the server", "Give --superlink HOST:PORT"
         )
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     with SiteUp(site, settings, address) as running:
         link = running.wait_joined(patience)
+        for number in (signal.SIGTERM, signal.SIGINT):  # only now: before, Ctrl-C must not wait
+            signal.signal(number, lambda *_: stopping.set())
         isolated = read_status(agent_status(Path(settings.state) / "run")).get("isolation") == "netns"
         console.emit(
             {
