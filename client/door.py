@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import signal
-import sqlite3
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from client.holding import ledger_path
+from client.budget import budget_of
 from client.policy import Policy, TaskName, lines
-from client.site import DataSettings, SiteSettings, read_site
+from client.site import read_site
 from client.status_file import read_status
 from client.up import SiteUp, agent_status, link_status
 from common import console
 from common.config import load, read, read_table
 from common.errors import Code, Refusal
-from common.identity import Signer
 from common.job import Job
 from common.parameters import layout_of
-from common.privacy.accounting import REPORT
-from common.privacy.entries import Entry, Line, check_signature, read_chain
-from common.privacy.spending import spending_of
 from common.work import model_of
 
 app = typer.Typer(help="Run and question one site.", no_args_is_help=True)
@@ -88,7 +81,7 @@ def status(site: Site, *, json: Json = False) -> console.Exit:
         "site": settings.name,
         "link": link,
         "agent": agent,
-        "budget": [_budget(settings, held) for held in settings.data],
+        "budget": [budget_of(settings, held) for held in settings.data],
     }
     console.emit(found, json=json)
     return console.Exit.DONE if link.get("joined") else console.Exit.FAIL
@@ -100,7 +93,7 @@ def budget(site: Site, *, json: Json = False) -> console.Exit:
     """Show what was spent on every data set, recomputed from the ledger's plans."""
     settings = read_site(site)
     console.emit(
-        {"status": "ok", "site": settings.name, "datasets": [_budget(settings, held) for held in settings.data]},
+        {"status": "ok", "site": settings.name, "datasets": [budget_of(settings, held) for held in settings.data]},
         json=json,
     )
     return console.Exit.DONE
@@ -132,38 +125,3 @@ def explain(
     }
     console.emit(found, json=json)
     return console.Exit.FAIL if refused else console.Exit.DONE
-
-
-def _budget(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
-    """One data set's spending. Reads the ledger without its lock, so that a running agent is not disturbed."""
-    rules = read(Policy, Path(settings.policy)).privacy
-    path = ledger_path(settings, held)
-    entries = _entries(path, Signer.load(Path(settings.state) / "identity").public) if path.exists() else []
-    spent = spending_of(entries, rules.stated_delta, REPORT)
-    return {
-        "dataset": held.dataset,
-        "epsilon": spent.epsilon if math.isfinite(spent.epsilon) else None,
-        "training": spent.nominal["train"],
-        "holdout": spent.nominal["holdout"],
-        "limit": rules.max_epsilon,
-        "left": max(0.0, rules.max_epsilon - spent.gated),
-        "delta": rules.stated_delta,
-        "entries": len(entries),
-        "void": list(spent.void),
-    }
-
-
-def _entries(path: Path, public: bytes) -> list[Entry]:
-    """The verified entries of a ledger file. Errors: Refusal LEDGER_TAMPERED."""
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT body, hash, signature FROM lines ORDER BY seq").fetchall()
-        found = [Line(*(memoryview(part).tobytes() for part in row)) for row in rows]
-    except (sqlite3.DatabaseError, TypeError):  # no ledger at all, or a line in it is not of bytes
-        raise Refusal(
-            Code.LEDGER_TAMPERED, f"Ledger {path} not read", "the file is damaged", "Restore its newest copy"
-        ) from None
-    entries = read_chain(found)
-    for seq, line in enumerate(found):
-        check_signature(line, public, seq)
-    return entries

@@ -13,7 +13,7 @@ from client.sources.catalogue import read_records
 from common.data import Records, Schema, fingerprint, split
 from common.errors import Code, Refusal
 from common.identity import Signer
-from common.privacy.ledger import Ledger, Owner, open_ledger
+from common.privacy.ledger import HeadMemory, Ledger, Owner, open_ledger
 from common.versions import versions
 
 
@@ -41,19 +41,19 @@ class Holdings:
     same ledger.
     """
 
-    def __init__(self, settings: SiteSettings, policy: Policy, signer: Signer):
-        self._settings, self._policy, self._signer = settings, policy, signer
+    def __init__(self, settings: SiteSettings, policy: Policy, signer: Signer, memory: HeadMemory):
+        self._settings, self._policy, self._signer, self._memory = settings, policy, signer, memory
         self._key = _split_key(Path(settings.state))
         self._ledgers: dict[str, Ledger] = {}
         self._held: dict[tuple[str, Schema], Holding] = {}
 
     def ledger(self, dataset: str) -> Ledger:
-        """The ledger of a data set. Errors: Refusal POLICY_DATA, LEDGER_TAMPERED, LEDGER_LOCKED."""
+        """The ledger of a data set. Errors: Refusal POLICY_DATA, LEDGER_TAMPERED, LEDGER_ROLLED_BACK, LEDGER_LOCKED."""
         held = self._settings.dataset(dataset)
         if dataset not in self._ledgers:
-            name = hashlib.blake2b(dataset.encode(), key=self._key, digest_size=16, person=b"hushfed/name").hexdigest()
+            owner = Owner(self._settings.id, _veiled(dataset, self._key))
             path = ledger_path(self._settings, held)
-            self._ledgers[dataset] = open_ledger(path, Owner(self._settings.id, name), self._signer, versions())
+            self._ledgers[dataset] = open_ledger(path, owner, self._signer, versions(), self._memory)
         return self._ledgers[dataset]
 
     def guard(self, dataset: str) -> Guard:
@@ -97,6 +97,15 @@ class Holdings:
 def ledger_path(settings: SiteSettings, held: DataSettings) -> Path:
     """The file of a data set's ledger."""
     return Path(settings.state) / f"ledger-{held.dataset}.sqlite"
+
+
+def ledger_name(settings: SiteSettings, dataset: str) -> str:
+    """The data set's name as ledgers and the key store show it: a keyed hash, hex. Errors: Refusal FILE_MISSING."""
+    return _veiled(dataset, _split_key(Path(settings.state)))
+
+
+def _veiled(dataset: str, key: bytes) -> str:
+    return hashlib.blake2b(dataset.encode(), key=key, digest_size=16, person=b"hushfed/name").hexdigest()
 
 
 def _split_key(state: Path) -> bytes:

@@ -21,7 +21,7 @@ from common.identity import Signer
 from common.secagg.keys import RoundSeed
 from common.secagg.wire import MaskTotal
 
-_VERSION = 1
+_VERSION = 2
 _EMPTY_JOURNAL = "PRAGMA wal_checkpoint(TRUNCATE)"  # deleted bytes stay in the journal until then
 _LIMIT = 2**40  # bytes of a stored answer: it was ours
 _TABLES = """
@@ -32,6 +32,10 @@ CREATE TABLE answered (
     place INTEGER PRIMARY KEY, sid BLOB NOT NULL, number INTEGER NOT NULL, binding BLOB NOT NULL UNIQUE,
     set_digest BLOB NOT NULL, members TEXT NOT NULL, total BLOB, UNIQUE (sid, number));
 """
+_LEDGER_HEADS = """
+CREATE TABLE ledger_head (dataset TEXT PRIMARY KEY, head BLOB NOT NULL) WITHOUT ROWID;
+"""
+_STEPS = (_TABLES, _LEDGER_HEADS)  # what each version added to the one before it
 _FORGET_EARLIER = (
     "DELETE FROM seed WHERE sid IN (SELECT sid FROM session WHERE job = ? AND sid != ?)",
     "UPDATE answered SET total = NULL WHERE sid IN (SELECT sid FROM session WHERE job = ? AND sid != ?)",
@@ -64,6 +68,7 @@ class SqliteKeyStore:
         """The store in `folder`. Errors: Refusal FILE_MISSING, KEYS_LOCKED, CONFIG_INVALID (mode, contents)."""
         identity = Signer.load(folder / "identity")
         _refuse_open_modes(folder)
+        _refuse_lost(folder)
         lock = _locked(folder / "lock")
         try:
             return cls(identity, _connected(folder / "state.sqlite"), lock)
@@ -169,6 +174,15 @@ class SqliteKeyStore:
         with self._transaction() as cursor:
             cursor.execute("DELETE FROM seed WHERE sid = ?", (sid,))
 
+    def newest_head(self, dataset: str) -> bytes | None:
+        """The newest head that the ledger of a data set (keyed hash of its name, hex) is known to have had."""
+        row = self._row("SELECT head FROM ledger_head WHERE dataset = ?", dataset)
+        return None if row is None else bytes(row[0])
+
+    def remember_head(self, dataset: str, head: bytes) -> None:
+        """Keep the ledger's head, so that an older copy of its file is known for one."""
+        self._connection.execute("INSERT OR REPLACE INTO ledger_head VALUES (?, ?)", (dataset, head))
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:
         """All or nothing, on disk at the end; what was deleted is gone from the journal too."""
@@ -219,13 +233,21 @@ def _connected(path: Path | None) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """The tables, in a new database; in an old one nothing but a look at its version."""
+    """Add the tables of every version that it does not have yet. Errors: Refusal CONFIG_INVALID for a newer one."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        connection.executescript(f"BEGIN;{_TABLES}PRAGMA user_version = {_VERSION};COMMIT;")
+    if 0 <= version < _VERSION:
+        steps = "".join(_STEPS[version:])
+        connection.executescript(f"BEGIN;{steps}PRAGMA user_version = {_VERSION};COMMIT;")
     elif version != _VERSION:
         why = f"it is of version {version}, this release reads version {_VERSION}"
         raise Refusal(Code.CONFIG_INVALID, "Key store not opened", why, "Install the release that wrote it")
+
+
+def _refuse_lost(folder: Path) -> None:
+    """Refuse a folder where this site has worked already, but whose memory of it is gone."""
+    if not (folder / "state.sqlite").exists() and any(folder.glob("ledger-*.sqlite")):
+        why = "its state.sqlite is gone, and with it what this site has answered"
+        raise Refusal(Code.FILE_MISSING, f"Key store {folder} not opened", why, "Put it back, or join anew")
 
 
 def _refuse_open_modes(folder: Path) -> None:

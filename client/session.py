@@ -75,7 +75,7 @@ class Session:
         self._settings, self._policy, self._manifest = settings, policy, manifest
         self._store: KeyStore = store
         self._close = store.close
-        self._holdings = Holdings(settings, policy, store.identity)
+        self._holdings = Holdings(settings, policy, store.identity, store)
         self._labour = Labour(settings, store, self._holdings)
         self._works: dict[bytes, Work] = {}
 

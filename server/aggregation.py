@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from common.errors import Code, Refusal
 from common.messages import Enrolled, EnrolOrder, Head, Reported, Task, Unmasked, UnmaskOrder, WorkOrder
@@ -49,10 +50,22 @@ class Gathered:
 
 
 class Aggregator:
-    """Opens sums one after the other. It remembers the session in force and which sites keep it waiting."""
+    """Opens sums one after the other. It remembers the session in force and which sites keep it waiting.
 
-    def __init__(self, questions: Questions, work: Work, run: bytes, pause: float = 0.0):
+    known  ledger heads (hex) by site that were acknowledged in earlier runs on the same data set
+    """
+
+    def __init__(
+        self,
+        questions: Questions,
+        work: Work,
+        run: bytes,
+        pause: float = 0.0,
+        *,
+        known: Mapping[int, str] = MappingProxyType({}),
+    ):
         self._questions, self._work, self._run, self._pause = questions, work, run, pause
+        self._known = known
         self._opening: Opening | None = None
         self._next = 0
         self._patience = Patience()
@@ -176,6 +189,7 @@ class Aggregator:
 
     def _order(self, task: Task, round_number: int, attempt: int, state: State, opening: Opening) -> WorkOrder:
         number, self._next = self._next, self._next + 1
+        heads = {**self._known, **state.heads}
         return WorkOrder(
             run=self._run,
             job=self._work.job.to_bytes(),
@@ -186,7 +200,7 @@ class Aggregator:
             session=opening.session,
             keys=opening.keys(number),
             parameters=state.parameters.astype("<f4").tobytes(),
-            heads=tuple(Head(site=site, head=bytes.fromhex(head)) for site, head in sorted(state.heads.items())),
+            heads=tuple(Head(site=site, head=bytes.fromhex(head)) for site, head in sorted(heads.items())),
         )
 
     @property

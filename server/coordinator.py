@@ -6,7 +6,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from server.checkpoints import State, load_checkpoint, save_checkpoint, write_wh
 from server.cohort import FINAL, wait_for
 from server.gathering import Questions, Sites
 from server.job import read_job
-from server.ledgers import brought_up_to_date
+from server.ledgers import brought_up_to_date, keep_heads, known_heads
 from server.records import SCHEMA, Record, write_record
 from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
@@ -53,6 +53,11 @@ class RunSettings:
     def checkpoint(self) -> Path:
         """State after the last whole round."""
         return self.state / "checkpoint.safetensors"
+
+    @property
+    def heads(self) -> Path:
+        """Ledger heads that the runs of this federation acknowledged; it outlives every run."""
+        return self.federation / "heads.json"
 
     @property
     def live(self) -> Path:
@@ -112,12 +117,14 @@ def run_job(work: Work, questions: Questions, settings: RunSettings, pause: floa
     begun = time.monotonic()
     run_id = _name(settings)
     state = _opening_state(work, questions, settings, run_id)
-    aggregator = Aggregator(questions, work, run_id, pause)
+    known = known_heads(settings.heads, work.job.dataset)
+    aggregator = Aggregator(questions, work, run_id, pause, known=known)
     before = state.seconds
 
     def save(now: State) -> None:
         now = replace(now, seconds=before + time.monotonic() - begun)
         save_checkpoint(settings.checkpoint, now, _mark(work, run_id))
+        keep_heads(settings.heads, work.job.dataset, now.heads)
         _keep(work, settings, now)
         write_whole(settings.live, b"".join(json.dumps(row).encode() + b"\n" for row in now.rounds))
         settings.attempt.unlink(missing_ok=True)
@@ -132,7 +139,16 @@ def run_job(work: Work, questions: Questions, settings: RunSettings, pause: floa
         state = step(table, state)
         save(state)
     state = replace(state, seconds=before + time.monotonic() - begun)
-    write_record(settings.result, _record(work, questions, run_id, state))
+    state, ledgers, marks = _ledgers(work, questions, run_id, state, known)
+    keep_heads(settings.heads, work.job.dataset, state.heads)
+    record = Record(
+        run={**_run_table(work, run_id, state), "fingerprints": marks},
+        rounds=state.rounds,
+        layout=work.layout,
+        parameters=state.parameters,
+        ledgers=ledgers,
+    )
+    write_record(settings.result, record)
     return state
 
 
@@ -205,8 +221,10 @@ def _opening_state(work: Work, questions: Questions, settings: RunSettings, run_
     return state
 
 
-def _record(work: Work, questions: Questions, run_id: bytes, state: State) -> Record:
-    """The run directory's content, with every site's public ledger that can be had now."""
+def _ledgers(
+    work: Work, questions: Questions, run_id: bytes, state: State, known: Mapping[int, str]
+) -> tuple[State, dict[str, bytes], dict[str, str]]:
+    """Every site's public ledger that can be had now, the mark of its data, and the state that knows their heads."""
     order = LedgerOrder(run=run_id, job=work.job.to_bytes())
     ledgers: dict[str, bytes] = {}
     marks: dict[str, str] = {}
@@ -216,14 +234,8 @@ def _record(work: Work, questions: Questions, run_id: bytes, state: State) -> Re
             ledgers[name] = answer.reply.entries
             if answer.reply.data:
                 marks[name] = answer.reply.data.hex()
-            state = brought_up_to_date(state, work, answer.site, answer.reply)
-    return Record(
-        run={**_run_table(work, run_id, state), "fingerprints": marks},
-        rounds=state.rounds,
-        layout=work.layout,
-        parameters=state.parameters,
-        ledgers=ledgers,
-    )
+            state = brought_up_to_date(state, work, answer.site, answer.reply, known)
+    return state, ledgers, marks
 
 
 def _run_table(work: Work, run_id: bytes, state: State) -> dict[str, Any]:

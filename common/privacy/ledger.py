@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from common.errors import Code, Refusal
 from common.identity import Signer
@@ -48,6 +48,16 @@ class Owner:
     dataset: str
 
 
+class HeadMemory(Protocol):
+    """Where the newest head of each ledger is kept apart from the ledger's own file."""
+
+    def newest_head(self, dataset: str) -> bytes | None:
+        """The head that was remembered last for this data set."""
+
+    def remember_head(self, dataset: str, head: bytes) -> None:
+        """Remember `head`, on disk before the call returns."""
+
+
 class Ledger:
     """An open ledger; `open_ledger` makes one. It is held by one process at a time and has no way to forget.
 
@@ -56,6 +66,7 @@ class Ledger:
 
     def __init__(self, connection: sqlite3.Connection, lock: int, signer: Signer, owner: Owner, lines: list[Line]):
         self._connection, self._lock, self._signer, self._owner = connection, lock, signer, owner
+        self._memory: HeadMemory | None = None
         self._hashes = {line.hash: seq for seq, line in enumerate(lines)}
         self._head = lines[-1].hash if lines else GENESIS
         self._chain = chain_of(lines)
@@ -77,12 +88,7 @@ class Ledger:
     def refuse_rollback(self, head: bytes) -> None:
         """Refuse if `head`, which the coordinator acknowledged, is missing. Errors: Refusal LEDGER_ROLLED_BACK."""
         if not self.contains(head):
-            raise Refusal(
-                Code.LEDGER_ROLLED_BACK,
-                "Ledger not used",
-                "it lacks an entry that was acknowledged: an old copy was restored, or the disk was cloned",
-                "Restore the newest copy; what was spent since cannot be forgotten",
-            )
+            raise rolled_back("it lacks an entry that was acknowledged: an old copy was restored, or it was deleted")
 
     def spending(self, delta: float, interval: float = ONLINE) -> Spending:
         """What everything charged so far costs at `delta`."""
@@ -108,7 +114,17 @@ class Ledger:
         self._chain.add(entry)
         self._head = line.hash
         self._hashes[line.hash] = entry.seq
+        if self._memory is not None:
+            self._memory.remember_head(self._owner.dataset, line.hash)
         return entry
+
+    def watched(self, memory: HeadMemory) -> None:
+        """From now on every head goes to `memory`. Errors: Refusal LEDGER_ROLLED_BACK if its newest one is missing."""
+        newest = memory.newest_head(self._owner.dataset)
+        self.refuse_rollback(newest or GENESIS)
+        self._memory = memory
+        if newest != self._head:
+            memory.remember_head(self._owner.dataset, self._head)
 
     def keep_reply(self, request: str, reply: bytes) -> None:
         """Keep the bytes that answered the request, so that they can be sent again for nothing."""
@@ -165,13 +181,20 @@ class Ledger:
         self._connection.execute("COMMIT")
 
 
-def open_ledger(path: Path, owner: Owner, signer: Signer, versions: dict[str, str] | None = None) -> Ledger:
+def open_ledger(
+    path: Path,
+    owner: Owner,
+    signer: Signer,
+    versions: dict[str, str] | None = None,
+    memory: HeadMemory | None = None,
+) -> Ledger:
     """The ledger at `path`, verified; a new one if there is no file.
 
     versions  of the software, written into a new ledger's first line
+    memory    knows the newest head this ledger had, so that a deleted, cut or restored file is noticed
     The whole chain is verified, and the last signature, which covers it. Fails closed.
     Errors: Refusal LEDGER_LOCKED if another process holds it, LEDGER_TAMPERED if it does not verify or is not the
-    ledger of `owner` and `signer`.
+    ledger of `owner` and `signer`, LEDGER_ROLLED_BACK if it lacks the head that `memory` knows.
     """
     lock = _locked(path)
     connection = None
@@ -180,6 +203,9 @@ def open_ledger(path: Path, owner: Owner, signer: Signer, versions: dict[str, st
         lines = list(_lines(connection))
         ledger = Ledger(connection, lock, signer, owner, lines)
         _refuse_stranger(ledger, lines, owner, signer)
+        _refuse_leftovers(connection, len(lines))
+        if memory is not None:
+            ledger.watched(memory)
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -209,6 +235,19 @@ def _refuse_stranger(ledger: Ledger, lines: list[Line], owner: Owner, signer: Si
     first = ledger.entries[0]
     if (first.site, first.dataset) != (owner.site, owner.dataset):
         raise tampered("Ledger", "it belongs to another site or data set")
+
+
+def rolled_back(why: str) -> Refusal:
+    """The refusal of a ledger that has forgotten something."""
+    do = "Restore the newest copy; what was spent cannot be forgotten"
+    return Refusal(Code.LEDGER_ROLLED_BACK, "Ledger not used", why, do)
+
+
+def _refuse_leftovers(connection: sqlite3.Connection, lines: int) -> None:
+    """Refuse salts of lines that are not there: some were cut off."""
+    last = connection.execute("SELECT max(seq) FROM salts").fetchone()[0]
+    if last is not None and last >= lines:
+        raise rolled_back(f"it ends before line {last}, whose salt is still there")
 
 
 def _locked(path: Path) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from client.holding import Holdings, ledger_path
+from client.keystore import SqliteKeyStore
 from client.policy import DataRules, Policy
 from client.site import SiteSettings, read_site
 from common.config import read
@@ -37,7 +38,7 @@ def holdings(site: SiteSettings) -> Iterator[Holdings]:
 
 def open_holdings(site: SiteSettings, policy: Policy | None = None) -> Holdings:
     signer = Signer.load(Path(site.state) / "identity")
-    return Holdings(site, policy or read(Policy, Path(site.policy)), signer)
+    return Holdings(site, policy or read(Policy, Path(site.policy)), signer, SqliteKeyStore.volatile(signer))
 
 
 def test_the_parts_are_disjoint_whole_and_the_same_after_a_restart(site: SiteSettings, holdings: Holdings) -> None:
@@ -114,6 +115,7 @@ def test_a_data_set_that_the_site_does_not_name_is_refused(holdings: Holdings) -
 
 
 def test_without_its_split_key_nothing_is_opened(site: SiteSettings, tmp_path: Path) -> None:
+    signer = Signer.generate()
     with pytest.raises(Refusal, match=r"split\.key") as refused:
-        Holdings(replace(site, state=str(tmp_path)), Policy(), Signer.generate())
+        Holdings(replace(site, state=str(tmp_path)), Policy(), signer, SqliteKeyStore.volatile(signer))
     assert refused.value.code is Code.FILE_MISSING

@@ -140,13 +140,28 @@ def test_a_missing_damaged_or_newer_store_is_refused(tmp_path):
     SqliteKeyStore.create(tmp_path / "keys").close()
     database = tmp_path / "keys" / "state.sqlite"
     with sqlite3.connect(database) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 1000")
     connection.close()
     with refused(Code.CONFIG_INVALID):
         SqliteKeyStore.open(tmp_path / "keys")
     database.write_bytes(b"no database" * 1000)
     with refused(Code.CONFIG_INVALID):
         SqliteKeyStore.open(tmp_path / "keys")
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path):
+    SqliteKeyStore.create(tmp_path / "keys").close()
+    with sqlite3.connect(tmp_path / "keys" / "state.sqlite") as connection:
+        connection.executescript("DROP TABLE ledger_head; PRAGMA user_version = 1")
+    connection.close()
+    store = SqliteKeyStore.open(tmp_path / "keys")
+    assert store.newest_head("ab") is None
+    store.remember_head("ab", bytes(32))
+    store.remember_head("ab", bytes([1]) * 32)
+    store.close()
+    store = SqliteKeyStore.open(tmp_path / "keys")
+    assert store.newest_head("ab") == bytes([1]) * 32
+    store.close()
 
 
 def test_a_second_process_is_refused_and_a_later_one_is_not(tmp_path):
