@@ -7,8 +7,9 @@ import sys
 import tempfile
 import traceback
 from ast import get_docstring, parse
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
+from errno import ENOSPC, EPIPE
 from functools import wraps
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
@@ -19,11 +20,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from common.errors import Code, Refusal
-from common.printing import show
+from common.faults import refusal_of_system
+from common.outlet import Unheard, prepare, say, silence
+from common.printing import clean, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +54,8 @@ class Exit(IntEnum):
     FAIL = 1  # an audit or check says FAIL
     INCONCLUSIVE = 2  # the evidence does not decide
     REFUSED = 3  # a refusal or an error
-    INTERRUPTED = 130  # Ctrl-C
+    INTERRUPTED = 130  # Ctrl-C, or SIGTERM before a command had begun its work
+    UNHEARD = 141  # standard output was closed by its reader: 128 + SIGPIPE, as shells see it of other programs
 
 
 def guarded(door: Callable[P, R]) -> Callable[P, R]:
@@ -81,10 +86,12 @@ def emit(result: Mapping[str, Any], *, json: bool) -> None:
             what is undefined is None.
     """
     if json:
-        sys.stdout.write(dumps(result, allow_nan=False, ensure_ascii=False, default=_plain) + "\n")
-        sys.stdout.flush()
+        say(dumps(result, allow_nan=False, default=_plain) + "\n")
         return
-    show(result, Console(soft_wrap=True))
+    page = Console(soft_wrap=True)
+    with page.capture() as shown:  # written by us: rich would end the process when nobody listens
+        show(result, page)
+    say(shown.get())
 
 
 @contextmanager
@@ -96,7 +103,7 @@ def progress(label: str, total: float | None = None, *, json: bool = False) -> I
         task = bar.add_task(label, total=total)
 
         def step(count: float = 1, note: str = "") -> None:
-            bar.update(task, advance=count, description=f"{label} {note}".rstrip())
+            bar.update(task, advance=count, description=escape(clean(f"{label} {note}".rstrip())))
 
         yield step
 
@@ -114,6 +121,8 @@ def refusal_of(error: BaseException) -> Refusal:
         extra = EXTRA_OF.get(top, "dev")
         why = "this installation came without that part"
         return Refusal(Code.PART_MISSING, f"{top} is not installed", why, f"Run `pip install 'hushfed[{extra}]'`")
+    if isinstance(error, OSError) and (refusal := refusal_of_system(error)):
+        return refusal
     log = _log(error)
     what = f"Unexpected {type(error).__name__}"
     return Refusal(Code.INTERNAL, what, "this is a fault in hushfed", f"Please report it with the log {log}")
@@ -140,13 +149,17 @@ class Doors(click.Group):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with an exit code of `Exit`."""
+    prepare()
     words = list(sys.argv[1:] if arguments is None else arguments)
     group = click.version_option(_version(), message="hushfed %(version)s")(Doors("hushfed", help=ABOUT))
     try:
         code = group.main(words, prog_name="hushfed", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as asked:
         click.echo(asked.format_message())
         code = Exit.DONE
+    except SystemExit:  # rich's answer to a closed pipe, while it prints help
+        code = Exit.UNHEARD
     except (Exception, KeyboardInterrupt) as error:
         code = _ending(error, as_json="--json" in words)
     sys.exit(code if isinstance(code, int) else Exit.DONE)
@@ -175,25 +188,53 @@ def _caption(door: EntryPoint) -> str:
         source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
     except (ModuleNotFoundError, OSError):
         source = ""
-    return (get_docstring(parse(source)) or "not in this installation").splitlines()[0]
+    caption = (get_docstring(parse(source)) or "not in this installation").splitlines()[0]
+    return caption.removeprefix(f"hushfed {door.name}: ")
 
 
 def _ending(error: BaseException, *, as_json: bool) -> Exit:
     """Say how a command failed, on the stream its reader listens to, and name the exit code."""
+    if isinstance(error, OSError) and error.filename is None and error.errno in (EPIPE, ENOSPC):
+        silence()  # only help is printed by others than `say`
+        error = Unheard(error)
+    if isinstance(error, Unheard):
+        if error.closed:
+            return Exit.UNHEARD
+        error, as_json = _not_written(error), False
+    try:
+        return _told(error, as_json=as_json)
+    except Unheard as deaf:
+        return _ending(deaf, as_json=False)
+
+
+def _told(error: BaseException, *, as_json: bool) -> Exit:
+    """Print an interruption or a refusal. Errors: Unheard."""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        Console(stderr=True).print("interrupted")
+        if as_json:
+            say(dumps({"status": "interrupted"}) + "\n")
+        else:
+            _warn(Text("interrupted"))
         return Exit.INTERRUPTED
     refusal = refusal_of(error)
     if refusal.code is Code.INTERNAL and os.environ.get("HUSHFED_DEBUG") == "1":
         traceback.print_exception(error, file=sys.stderr)
     if as_json:
-        sys.stdout.write(dumps({"refusal": refusal.as_dict()}, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        say(dumps({"refusal": refusal.as_dict()}) + "\n")
     else:
-        page = Console(stderr=True, soft_wrap=True)
-        page.print(Text(f"refused: {refusal.what}", style="bold red"))
-        page.print(Text(f"    why: {refusal.why}.\n     do: {refusal.do}.\n   code: {refusal.code.value}"))
+        what, why, do = (clean(text) for text in (refusal.what, refusal.why, refusal.do))
+        _warn(Text(f"refused: {what}", style="bold red"))
+        _warn(Text(f"    why: {why}.\n     do: {do}.\n   code: {refusal.code.value}"))
     return Exit.REFUSED
+
+
+def _warn(text: Text) -> None:
+    """Print on standard error; where that takes nothing either, the exit code has to do."""
+    with suppress(OSError):
+        Console(stderr=True, soft_wrap=True).print(text)
+
+
+def _not_written(error: Unheard) -> Refusal:
+    return Refusal(Code.FILE_UNWRITABLE, "Result not printed", f"standard output: {error.why}", "Print it elsewhere")
 
 
 def _log(error: BaseException) -> Path:

@@ -13,6 +13,7 @@ class Code(StrEnum):
     JOB_INVALID = "JOB_INVALID"  # settings of a job that cannot live together
     FILE_MISSING = "FILE_MISSING"  # a file or folder that is needed is not there
     FILE_EXISTS = "FILE_EXISTS"  # a file or folder would be overwritten
+    FILE_UNWRITABLE = "FILE_UNWRITABLE"  # a file, folder or stream cannot be written
     DATA_INVALID = "DATA_INVALID"  # records do not fit the declared schema
     MODEL_INVALID = "MODEL_INVALID"  # a model cannot be trained under the asked guarantee
     UPDATE_INVALID = "UPDATE_INVALID"  # an update is not finite or has the wrong size

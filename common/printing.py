@@ -1,55 +1,126 @@
-"""How a result is laid out for a person: names and values, tables for lists of rows."""
+"""How a result is laid out for a person: names and values, tables for lists of rows, paragraphs for sentences."""
 
 from __future__ import annotations
 
+import math
+import textwrap
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+DIGITS = 4  # significant ones of a number for a person
+NAME = 18  # columns of a name
+# A figure of privacy is rounded to the side on which it promises less, whatever stands around it.
+UP = frozenset({"epsilon", "recomputed", "training", "holdout", "train", "reported", "spent", "sigma", "delta"})
+DOWN = frozenset({"left", "noise_multiplier", "counts_noise_multiplier"})
+UNITS = {"seconds": " s", "seconds_per_round": " s", "bytes": " bytes"}
 
 
 def show(result: Mapping[str, Any], page: Console) -> None:
-    """Print `result` on `page`: nested mappings as dotted names, lists of mappings as tables."""
+    """Print `result` on `page`: nested mappings as dotted names, lists of mappings as tables, sentences wrapped.
+
+    Guarantee: no character of a value moves the cursor, ends a line or hides another (`clean`).
+    """
     for name, value in _flat(result):
         if _is_table(value):
-            page.print(_table(name, value))
+            _show_table(name, value, page)
+        elif _is_prose(value, page.width):
+            page.print(Text(clean(name), style="dim"))
+            for part in value if isinstance(value, (list, tuple)) else [value]:
+                page.print(Text(_wrapped(clean(part), page.width)))
         else:
-            page.print(Text(f"{name:<18} ", style="dim") + Text(_shown(value)))
+            page.print(Text(f"{clean(name):<{NAME}} ", style="dim") + Text(_shown(name, value)))
+
+
+def clean(text: str) -> str:
+    r"""`text` with every character that does not print as its escape: ESC is \x1b, a line end \n, U+202E \u202e.
+
+    Names and cells come from files of others; printed as they are they could erase or forge lines of a terminal.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape", "replace").decode() for char in text)
 
 
 def _is_table(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(row, dict) for row in value)
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _is_prose(value: object, width: int) -> bool:
+    """Whether it is a sentence, or texts, that do not fit beside their name."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    if not parts or not all(isinstance(part, str) for part in parts):
+        return False
+    whole = "; ".join(parts)
+    return len(whole) > width - NAME - 1 and whole.count(" ") > 3
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Indented lines; a paragraph of several is followed by an empty one."""
+    lines = textwrap.wrap(text, max(20, width - 2), break_long_words=False, break_on_hyphens=False) or [""]
+    return "\n".join(f"  {line}" for line in lines) + ("\n" if len(lines) > 1 else "")
 
 
 def _flat(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested mappings as dotted names, in their order."""
     for name, value in result.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*(Text(_shown(row.get(name))) for name in names))
-    return table
+def _show_table(title: str, rows: Sequence[Mapping[str, Any]], page: Console) -> None:
+    """A table if no word of it must be broken on this page; otherwise each row as names and values."""
+    flat = [dict(_flat(row)) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    cells = [[_shown(name, row.get(name)) for name in names] for row in flat]
+    heads = [clean(name).replace("_", " ").replace(".", ". ") for name in names]
+    widths = [
+        max(len(word) for text in column for word in text.split() or [""]) for column in zip(heads, *cells, strict=True)
+    ]
+    if sum(widths) + 3 * len(names) + 1 > page.width:
+        page.print(Text(clean(title), style="bold"))
+        for row in cells:
+            for name, cell in zip(names, row, strict=True):
+                page.print(Text(f"  {clean(name):<{NAME}} ", style="dim") + Text(cell))
+            page.print()
+        return
+    table = Table(title=Text(clean(title)), title_justify="left")
+    for name, head, width in zip(names, heads, widths, strict=True):
+        numeric = all(isinstance(row.get(name), (int, float, type(None))) for row in flat)
+        table.add_column(Text(head), min_width=width, justify="right" if numeric else "left")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    page.print(table, soft_wrap=False)
 
 
-def _shown(value: object) -> str:
-    """A value for a person: four significant digits, a dash for what is undefined."""
+def _shown(name: str, value: object) -> str:
+    """A value for a person: four significant digits, its unit, a dash for what is undefined."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
+    if isinstance(value, (int, float)):
+        parts = name.split(".")
+        unit = next((UNITS[part] for part in parts if part in UNITS), "")
+        return (_rounded(value, parts) if isinstance(value, float) else str(value)) + unit
     if isinstance(value, (list, tuple)):
-        return ", ".join(_shown(item) for item in value)
-    return str(value)
+        shown = [_shown(name, item) for item in value]
+        return ("; " if any("," in item for item in shown) else ", ").join(shown)
+    return clean(str(value))
+
+
+def _rounded(value: float, names: Sequence[str]) -> str:
+    """Four significant digits; a figure of privacy never on the side that promises more (float noise apart)."""
+    if not math.isfinite(value):
+        return str(value)
+    way = ROUND_CEILING if UP & set(names) else ROUND_FLOOR if DOWN & set(names) else ROUND_HALF_EVEN
+    exact = Decimal(f"{value:.10g}")
+    return f"{float(Context(prec=DIGITS, rounding=way).create_decimal(exact)):.{DIGITS}g}"

@@ -40,8 +40,7 @@ _EXITS = {
 def audit_privacy(run: Run, json: Json = False) -> console.Exit:
     """Verify every site's ledger and recompute every epsilon from the plans alone."""
     found = privacy.audit(read_run(run))
-    shown = found if json else {name: value for name, value in found.items() if name != "manifest"}
-    console.emit(shown, json=json)
+    console.emit(found if json else _legible(found), json=json)
     return _EXITS[Verdict(found["verdict"])]
 
 
@@ -87,14 +86,29 @@ def _released(run: Path, sensitive: list[str]) -> Tally:
     return tally.by(sensitive) if sensitive else tally
 
 
+def _legible(found: dict[str, Any]) -> dict[str, Any]:
+    """What a person wants to see of a privacy audit; what is the same at every site, and hashes, stand in the JSON."""
+    row = {"site": "site", "recomputed": "recomputed", "reported": "epsilon", "entries": "entries"}
+    sites = [{shown: site[name] for shown, name in row.items()} for site in found["sites"]]
+    return {name: value for name, value in found.items() if name != "manifest"} | {"sites": sites}
+
+
 def _readable(found: dict[str, Any]) -> dict[str, Any]:
     """What a person wants to see of it: verdict, metrics and groups as two tables, and why it is so."""
-    metric = ("value", "low", "high", "verdict")
-    metrics = [{"metric": name, **{key: row[key] for key in metric}} for name, row in found["metrics"].items()]
+    shown = ("value", "low", "high")
+    metrics = [
+        {"metric": name, **{key: row[key] for key in shown}, "verdict": _judged(row)}
+        for name, row in found["metrics"].items()
+    ]
     groups = [{key: value for key, value in row.items() if key != "intervals"} for row in found["groups"]]
     why = {name: row["reason"] for name, row in found["metrics"].items() if row["tolerance"] is not None}
     parts = {"metrics": metrics, "groups": groups, "why": why, "not_judged": found["not_judged"]}
     return {"verdict": found["verdict"], "reason": found["reason"], **parts}
+
+
+def _judged(metric: dict[str, Any]) -> str:
+    """The verdict on a metric; where nobody declared a tolerance there is none."""
+    return "not judged" if metric["tolerance"] is None else str(metric["verdict"])
 
 
 def _unclear(why: str) -> Refusal:

@@ -158,6 +158,40 @@ def test_an_interrupt_ends_with_130(hushfed):
     assert (code, out, err.strip()) == (130, "", "interrupted")
 
 
+def test_an_interrupt_with_json_is_still_one_object_on_the_last_line(hushfed):
+    code, out, err = hushfed([door("box", open=stops)], "box", "open", "--json")
+    assert (code, last(out), err) == (130, {"status": "interrupted"}, "")
+
+
+def test_a_place_that_cannot_be_written_is_a_refusal_and_no_fault(hushfed, tmp_path, monkeypatch):
+    def full(json: bool = typer.Option(False, "--json")) -> None:
+        (tmp_path / "file" / "result").write_text("never")
+
+    monkeypatch.setattr(console.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "file").touch()
+    code, out, _ = hushfed([door("box", open=full)], "box", "open", "--json")
+    assert (code, last(out)["refusal"]["code"]) == (3, "FILE_UNWRITABLE")
+    assert str(tmp_path / "file") in last(out)["refusal"]["what"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "no log of a fault"
+
+
+def test_letters_that_move_the_cursor_are_never_printed(hushfed):
+    """Must: show names of others escaped. Must not: let one erase a line, forge one, or turn its direction."""
+    evil = "clinic\x1b[2K\rok\n\u202eδ"
+
+    def shows(json: bool = typer.Option(False, "--json")) -> None:
+        console.emit({"name": evil, "sites": [{evil: evil}], "all": [evil]}, json=json)
+
+    def refuses_it(json: bool = typer.Option(False, "--json")) -> None:
+        raise Refusal(Code.DATA_INVALID, evil, evil, evil)
+
+    doors = [door("box", open=shows, shut=refuses_it)]
+    for printed in (hushfed(doors, "box", "open")[1], hushfed(doors, "box", "shut")[2]):
+        assert r"clinic\x1b[2K\rok\n\u202eδ" in printed
+        assert not any(char in printed for char in "\x1b\r\u202e")
+    assert last(hushfed(doors, "box", "open", "--json")[1])["name"] == evil
+
+
 def test_a_missing_part_names_the_extra_that_brings_it(hushfed):
     code, out, _ = hushfed([door("box", open=lacks)], "box", "open", "--json")
     assert (code, last(out)["refusal"]["code"]) == (3, "PART_MISSING")
