@@ -15,7 +15,7 @@ from client.site import read_site
 from client.status_file import read_status
 from client.up import SiteUp, agent_status, link_status
 from common import console
-from common.config import load, read, read_table
+from common.config import load, naming, read, read_table
 from common.errors import Code, Refusal
 from common.job import Job
 from common.parameters import layout_of
@@ -110,7 +110,8 @@ def explain(
     """Say whether this site's policy allows a job, and which line decides."""
     policy = read(Policy, Path(read_site(site).policy))
     table = read_table(job)
-    asked = load(Job, table["job"] if isinstance(table.get("job"), dict) else table)
+    with naming(job):
+        asked = load(Job, table["job"] if isinstance(table.get("job"), dict) else table)
     size = layout_of(model_of(asked)).size
     rows = [
         {"task": task, "rule": line.setting, "asked": line.asked, "allowed": line.allowed, "code": line.code.value}

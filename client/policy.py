@@ -49,9 +49,8 @@ class PrivacyRules:
 
     def __post_init__(self) -> None:
         not_negative(self.max_epsilon, "privacy.max_epsilon")
-        not_negative(self.delta, "privacy.delta")
         # a large delta would make every spending look like none
-        finite(self.delta, "privacy.delta", at_most=0.01)
+        finite(self.delta, "privacy.delta", at_least=0, at_most=0.01)
         not_negative(self.colluding, "privacy.colluding")
 
     @property

@@ -7,10 +7,12 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,14 +37,26 @@ def load(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
         place = f"[{where}] of {kind.__name__}" if where else kind.__name__
         if isinstance(error.__cause__, Refusal):
             raise error.__cause__ from None
-        raise Refusal(
-            Code.CONFIG_INVALID, f"{place} not read", str(error).replace("`", "'"), "Correct the setting"
-        ) from None
+        why = str(error).replace("`", "'") + _choices(kind, str(error))
+        raise Refusal(Code.CONFIG_INVALID, f"{place} not read", why, "Correct the setting") from None
 
 
 def read(kind: type[T], path: Path) -> T:
-    """`load` from a TOML file. Errors: Refusal FILE_MISSING, CONFIG_INVALID."""
-    return load(kind, read_table(path))
+    """`load` from a TOML file. Errors: Refusal FILE_MISSING, CONFIG_INVALID naming the file."""
+    table = read_table(path)
+    with naming(path):
+        return load(kind, table)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A refusal of a setting, raised inside, says that it stands in the file at `path`."""
+    try:
+        yield
+    except Refusal as refusal:
+        if refusal.code is not Code.CONFIG_INVALID:
+            raise
+        raise Refusal(refusal.code, f"{path}: {refusal.what}", refusal.why, refusal.do) from None
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -92,13 +106,29 @@ def digest(value: Any) -> bytes:
     return hashlib.sha256(canonical(value)).digest()
 
 
-def finite(value: float, name: str, *, above: float = -math.inf, at_most: float = math.inf) -> None:
-    """Refuse `value` unless above < value <= at_most and finite. `bool` is no number."""
-    if isinstance(value, bool) or not math.isfinite(value) or not above < value <= at_most:
-        bounds = [f"above {above:g}"] * math.isfinite(above) + [f"at most {at_most:g}"] * math.isfinite(at_most)
-        raise Refusal(
-            Code.CONFIG_INVALID, f"{name} = {value}", f"it must be {' and '.join(bounds) or 'finite'}", "Correct it"
-        )
+def finite(
+    value: float,
+    name: str,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse `value` unless it is finite and within the given ends. `bool` is no number."""
+    number = not isinstance(value, bool) and math.isfinite(value)
+    if number and above < value < below and at_least <= value <= at_most:
+        return
+    ends = {"above": above, "at least": at_least, "at most": at_most, "below": below}
+    bounds = [f"{word} {_exact(end)}" for word, end in ends.items() if math.isfinite(end)]
+    raise Refusal(
+        Code.CONFIG_INVALID, f"{name} = {value}", f"it must be {' and '.join(bounds) or 'finite'}", "Correct it"
+    )
+
+
+def _exact(value: float) -> str:
+    """`value` in few letters, or in as many as it takes."""
+    return short if float(short := f"{value:g}") == value else str(value)
 
 
 def one_of(value: str, name: str, known: typing.Collection[str]) -> None:
@@ -111,6 +141,25 @@ def _knows(name: str, known: typing.Collection[str]) -> str:
     names = ", ".join(sorted(known))
     near = difflib.get_close_matches(name, list(known), 1)
     return f"the nearest is {near[0]!r}; it knows {names}" if near else f"it knows {names}"
+
+
+def _choices(kind: Any, error: str) -> str:
+    """What an enumerated setting may be, from the place that msgspec names: "... - at `$.leaf[0].kind`"."""
+    *_, name = names = re.findall(r"[A-Za-z_]\w*", error.rpartition("$")[2]) or [""]
+    if "Invalid enum value" not in error:
+        return ""
+    for part in names[:-1]:
+        kind = _dataclass_of(typing.get_type_hints(_dataclass_of(kind) or object).get(part))
+    hint = typing.get_type_hints(_dataclass_of(kind) or object).get(name)
+    known = [str(value) for value in _literals(hint)]
+    return f"; it knows {', '.join(known)}" if known else ""
+
+
+def _literals(hint: Any) -> list[Any]:
+    """The values of the Literal inside `hint`."""
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    return [value for part in typing.get_args(hint) for value in _literals(part)]
 
 
 def _refuse_unknown(kind: Any, table: Any, where: str) -> None:

@@ -44,7 +44,7 @@ class AggregationSettings:
     bound: float | None = None
 
     def __post_init__(self) -> None:
-        finite(self.quorum, "aggregation.quorum", above=1)
+        finite(self.quorum, "aggregation.quorum", at_least=2)
         finite(self.session_rounds, "aggregation.session_rounds", above=0, at_most=1024)
         finite(self.deadline_seconds, "aggregation.deadline_seconds", above=0, at_most=86400)
         if self.bound is not None:
@@ -62,7 +62,7 @@ class EvaluationSettings:
     releases: int
 
     def __post_init__(self) -> None:
-        finite(self.bins, "evaluation.bins", above=1, at_most=64)
+        finite(self.bins, "evaluation.bins", at_least=2, at_most=64)
         finite(self.releases, "evaluation.releases", above=0, at_most=1000)
 
 
@@ -87,7 +87,7 @@ class Job:
 
     def __post_init__(self) -> None:
         finite(self.rounds, "rounds", above=0, at_most=100_000)
-        finite(self.seed, "seed", above=-1, at_most=2**53)
+        finite(self.seed, "seed", at_least=0, at_most=2**53)
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
             raise Refusal(
                 Code.CONFIG_INVALID, f"name = {self.name!r}", "it takes letters, digits, - and _", "Rename the job"

@@ -55,10 +55,9 @@ def _is_table(value: object) -> bool:
 def _is_prose(value: object, width: int) -> bool:
     """Whether it is a sentence, or texts, that do not fit beside their name."""
     parts = value if isinstance(value, (list, tuple)) else [value]
-    if not parts or not all(isinstance(part, str) for part in parts):
-        return False
-    whole = "; ".join(parts)
-    return len(whole) > width - NAME - 1 and whole.count(" ") > 3
+    texts = [part for part in parts if isinstance(part, str)]
+    whole = "; ".join(texts)
+    return len(texts) == len(parts) and len(whole) > width - NAME - 1 and whole.count(" ") > 3
 
 
 def _wrapped(text: str, width: int) -> str:

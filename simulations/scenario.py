@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from common.config import finite, load, plain, read_table
+from common.config import finite, load, naming, plain, read_table
 from common.errors import Code, Refusal
 from common.job import Job
 from common.ranges import share
@@ -105,7 +105,8 @@ def read_scenario(path: Path, changes: Sequence[str] = ()) -> Scenario:
     job = table.get("job")
     if isinstance(job, dict) and "data" not in job and isinstance(job.get("dataset"), str):
         job["data"] = plain(dataset(job["dataset"]).schema)
-    return load(Scenario, table)
+    with naming(path):
+        return load(Scenario, table)
 
 
 def _change(table: dict[str, Any], change: str) -> None:

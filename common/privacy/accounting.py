@@ -119,7 +119,7 @@ def total_epsilon(charges: Iterable[Charge], delta: float, interval: float = REP
     The distance of each integer mechanism from the ideal one is paid from delta: the figure is the smallest epsilon
     with delta_ideal(epsilon) + (1 + e^epsilon) * distance <= delta, and `math.inf` if there is none.
     """
-    finite(delta, "delta", above=0, at_most=math.nextafter(1, 0))
+    finite(delta, "delta", above=0, below=1)
     spent: Counter[Charge] = Counter()
     for charge in charges:
         spent[replace(charge, steps=1)] += charge.steps
@@ -171,7 +171,7 @@ def _least(cost: Callable[[float], float], epsilon: float, *, near: int, stride:
 def check_sampling(q: float, steps: int, delta: float) -> None:
     """Refuse a sampling rate, step count or delta outside its range. Errors: Refusal CONFIG_INVALID."""
     finite(q, "q", above=0, at_most=1)
-    finite(delta, "delta", above=0, at_most=math.nextafter(1, 0))
+    finite(delta, "delta", above=0, below=1)
     finite(steps, "steps", above=0, at_most=MOST_STEPS)
     if not isinstance(steps, int):
         raise Refusal(Code.CONFIG_INVALID, f"steps = {steps}", "it counts releases", "Use a whole number")

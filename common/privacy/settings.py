@@ -75,7 +75,7 @@ class PrivacySettings:
         _within(self.sampling_rate, "sampling_rate", above=0, at_most=1)
         _within(self.loss_bound, "loss_bound", above=0, at_most=1e6)
         for name in ("spare_rounds", "colluding"):
-            _within(getattr(self, name), name, above=-1, at_most=100_000)
+            _within(getattr(self, name), name, at_least=0, at_most=100_000)
         if self.metric_share:
             _within(self.metric_share, "metric_share", above=0, at_most=1)
 
@@ -85,9 +85,9 @@ class PrivacySettings:
         return self.mode != "none"
 
 
-def _within(value: float | None, name: str, *, above: float, at_most: float) -> None:
+def _within(value: float | None, name: str, **ends: float) -> None:
     if value is not None:
-        finite(value, f"privacy.{name}", above=above, at_most=at_most)
+        finite(value, f"privacy.{name}", **ends)
 
 
 def _refused(what: str, why: str, do: str) -> Refusal:

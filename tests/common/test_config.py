@@ -133,6 +133,29 @@ def test_a_bounded_number_excludes_its_lower_end_and_no_bool_is_a_number(value: 
             finite(value, "weight", above=0, at_most=10)
 
 
+@pytest.mark.parametrize(
+    ("ends", "value", "said"),
+    [
+        ({"below": 1}, 1, "below 1"),
+        ({"at_least": 0}, -1, "at least 0"),
+        ({"above": 0, "below": 1}, 0, "above 0 and below 1"),
+        ({"at_most": 2**53}, 2**53 + 2, "at most 9007199254740992"),
+    ],
+)
+def test_a_range_is_told_exactly_as_it_is_checked(ends: dict[str, float], value: float, said: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        finite(value, "delta", **ends)
+    assert refused.value.why == f"it must be {said}"
+    finite(0.5, "delta", **ends)
+
+
+@pytest.mark.parametrize(
+    "change", [{"leaf": {"colour": "red", "kind": "elm"}}, {"leaves": [{"colour": "r", "kind": "e"}]}]
+)
+def test_a_wrong_choice_is_refused_with_all_there_are(change: dict[str, Any]) -> None:
+    assert refusal(Tree, {**FULL, **change}).why.endswith("it knows oak, ash")
+
+
 def test_a_name_outside_a_catalogue_is_refused_with_the_nearest() -> None:
     one_of("oak", "tree", ("oak", "ash"))
     with pytest.raises(Refusal, match="the nearest is 'oak'"):
@@ -206,6 +229,11 @@ def test_a_file_is_read_or_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no such file") as refused:
         read(Tree, path)
     assert refused.value.code is Code.FILE_MISSING
+    for wrong in ("heigth = 3", 'height = "3"', 'height = 3\nleaf = {colour = "red", weight = 99.0}'):
+        path.write_text(wrong)
+        with pytest.raises(Refusal) as refused:
+            read(Tree, path)
+        assert str(path) in refused.value.what
     path.write_text('height = 3\n[[leaves]]\ncolour = "red"\n')
     assert read(Tree, path).leaves[0].colour == "red"
     for broken in (b"height = ", b"height = 3\nheight = 4", b"\xff\xfe"):
