@@ -20,8 +20,8 @@ from typing import Literal
 import grpc
 
 from client.agent_channel import OPTIONS, SERVICE
-from client.status_file import write_status
 from common.errors import Code, Refusal
+from common.status_file import write_status
 
 Handler = Callable[[bytes], bytes]
 Refuse = Callable[[Code], bytes]
@@ -119,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             serve(session, options.socket, session.refuse)
     except Refusal as refusal:
         log.error("%s", refusal)
+        write_status(options.status, {"refusal": refusal.as_dict()})
         sys.exit(3)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +9,17 @@ import typer
 
 from client.budget import budget_of
 from client.policy import Policy, TaskName, lines
-from client.site import read_site
-from client.status_file import read_status
+from client.site import SiteSettings, read_site
+from client.start import check_site, manifest_of
 from client.up import SiteUp, agent_status, link_status
 from common import console
+from common.addresses import checked_address
 from common.config import load, naming, read, read_table
 from common.errors import Code, Refusal
 from common.job import Job
 from common.parameters import layout_of
+from common.status_file import living, read_status
+from common.stopping import Stopping
 from common.work import model_of
 
 app = typer.Typer(help="Run and question one site.", no_args_is_help=True)
@@ -49,11 +50,10 @@ def up(
         raise Refusal(
             Code.CONFIG_INVALID, "Site not started", "it does not know the server", "Give --superlink HOST:PORT"
         )
-    stopping = threading.Event()
-    with SiteUp(site, settings, address) as running:
+    checked_address(address, "--superlink" if superlink else "federation.superlink")
+    digest = check_site(settings).hex()
+    with Stopping() as stopping, SiteUp(site, settings, address) as running:
         link = running.wait_joined(patience)
-        for number in (signal.SIGTERM, signal.SIGINT):  # only now: before, Ctrl-C must not wait
-            signal.signal(number, lambda *_: stopping.set())
         isolated = read_status(agent_status(Path(settings.state) / "run")).get("isolation") == "netns"
         console.emit(
             {
@@ -62,6 +62,7 @@ def up(
                 "processes": running.pids(),
                 "link": link,
                 "agent_without_network": isolated,
+                "manifest": digest,
             },
             json=json,
         )
@@ -75,12 +76,13 @@ def status(site: Site, *, json: Json = False) -> console.Exit:
     """Show whether the site's processes are connected, and what every data set has spent."""
     settings = read_site(site)
     run = Path(settings.state) / "run"
-    link, agent = read_status(link_status(run)), read_status(agent_status(run))
+    link, agent = living(read_status(link_status(run))), living(read_status(agent_status(run)))
     found = {
         "status": "joined" if link.get("joined") else "away",
         "site": settings.name,
         "link": link,
         "agent": agent,
+        "manifest": _manifest(settings),
         "budget": [budget_of(settings, held) for held in settings.data],
     }
     console.emit(found, json=json)
@@ -126,3 +128,11 @@ def explain(
     }
     console.emit(found, json=json)
     return console.Exit.FAIL if refused else console.Exit.DONE
+
+
+def _manifest(settings: SiteSettings) -> str | None:
+    """Digest of the manifest in force, to compare with other keepers; None where there is no valid one."""
+    try:
+        return manifest_of(settings).digest.hex()
+    except Refusal:
+        return None

@@ -42,8 +42,8 @@ from google.protobuf.message import DecodeError
 
 from client.agent_channel import AgentChannel
 from client.carrier import Carrier, Lost, NotAdmitted, Order, Pace, Unwanted
-from client.status_file import Notice, read_status, write_status
 from common.errors import Code, Refusal
+from common.status_file import Notice, read_status, write_status
 
 RECORD = "frame"
 SMALL = 512 * 2**10  # bytes; a larger frame travels as an array, which Flower cuts into chunks
@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Carrier(fleet, AgentChannel(options.agent), pace, stopping, notice).run()
     except Refusal as refusal:
         logging.getLogger(__name__).error("%s %s", refusal.code.value, refusal)
-        notice(joined=None, error=refusal.code.value)
+        notice(joined=None, error=refusal.code.value, refusal=refusal.as_dict())
         sys.exit(3)
 
 

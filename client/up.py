@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from client.site import SiteSettings
-from client.status_file import read_status
 from common.errors import Code, Refusal
+from common.status_file import read_status, refusal_in
 from common.supervision import Program, Supervisor
 from common.surroundings import environment, network_isolation, socket_folder
 
@@ -26,7 +26,7 @@ class SiteUp:
     """
 
     def __init__(self, site_toml: Path, settings: SiteSettings, superlink: str):
-        self._folder = Path(settings.state) / "run"
+        self._folder, self._superlink = Path(settings.state) / "run", superlink
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sockets = socket_folder(self._folder)
         self._programs = [
@@ -36,7 +36,13 @@ class SiteUp:
         self._supervisor = Supervisor()
 
     def __enter__(self) -> SiteUp:
-        self._supervisor.start(self._programs)
+        for old in (link_status(self._folder), agent_status(self._folder)):
+            old.unlink(missing_ok=True)  # what an earlier process said of itself
+        try:
+            self._supervisor.start(self._programs)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -46,7 +52,7 @@ class SiteUp:
     def wait_joined(self, seconds: float) -> dict[str, Any]:
         """The link's status once the server has admitted it.
 
-        Errors: Refusal PROCESS_FAILED with the last line of a process that refuses to run, or when time is up.
+        Errors: the Refusal of a process that refuses to run; FEDERATION_UNREACHABLE or PROCESS_FAILED when time is up.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -57,16 +63,32 @@ class SiteUp:
                 if state == "refused":
                     raise self._failed(name)
             time.sleep(LOOK_SECONDS)
-        raise self._failed("link")
+        raise self._late(seconds)
 
     def pids(self) -> dict[str, int]:
         """Process ids of "agent" and "link"."""
         return self._supervisor.pids()
 
     def _failed(self, name: str) -> Refusal:
-        log = self._folder / "logs" / f"{name}.log"
-        last = log.read_text(errors="replace").strip().rpartition("\n")[2] if log.exists() else "it did not start"
-        return Refusal(Code.PROCESS_FAILED, "Site not joined", last or "it is silent", f"Read {log}")
+        """In the process's own words, where it left any."""
+        path = link_status(self._folder) if name == "link" else agent_status(self._folder)
+        if told := refusal_in(read_status(path)):
+            return told
+        return Refusal(
+            Code.PROCESS_FAILED, "Site not joined", f"its {name} ended and gave no reason", f"Read {self._log(name)}"
+        )
+
+    def _late(self, seconds: float) -> Refusal:
+        """The refusal when nobody refused, and yet nothing came."""
+        if read_status(link_status(self._folder)).get("error") == Code.FEDERATION_UNREACHABLE.value:
+            why = f"the server at {self._superlink} did not answer for {seconds:g} s"
+            do = f"Check that it runs and that its address is right; {self._log('link')} has the details"
+            return Refusal(Code.FEDERATION_UNREACHABLE, "Site not joined", why, do)
+        why = f"the server did not admit it within {seconds:g} s"
+        return Refusal(Code.PROCESS_FAILED, "Site not joined", why, f"Read {self._log('link')}")
+
+    def _log(self, name: str) -> Path:
+        return self._folder / "logs" / f"{name}.log"
 
     def _agent(self, site_toml: Path) -> Program:
         words = [sys.executable, "-m", "client.agent", "--site", str(site_toml), "--socket", str(self._socket)]
@@ -86,7 +108,7 @@ class SiteUp:
             command=command,
             environment=environment(home),
             folder=home,
-            log=self._folder / "logs" / f"{name}.log",
+            log=self._log(name),
             rank=rank,
             prefix=prefix,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DIGITS = 4  # significant ones of a number for a person
-NAME = 18  # columns of a name
+NAME, WIDEST = 18, 32  # columns of a name, at least and at most
 # A figure of privacy is rounded to the side on which it promises less, whatever stands around it.
 UP = frozenset({"epsilon", "recomputed", "training", "holdout", "train", "reported", "spent", "sigma", "delta"})
 DOWN = frozenset({"left", "noise_multiplier", "counts_noise_multiplier"})
+TIMES = frozenset({"since", "joined", "contact"})  # seconds since 1970
 UNITS = {"seconds": " s", "seconds_per_round": " s", "bytes": " bytes"}
 
 
@@ -29,6 +31,7 @@ def show(result: Mapping[str, Any], page: Console) -> None:
 
     Guarantee: no character of a value moves the cursor, ends a line or hides another (`clean`).
     """
+    room = max([NAME, *(len(name) for name, _ in _flat(result) if len(name) <= WIDEST)])
     for name, value in _flat(result):
         if _is_table(value):
             _show_table(name, value, page)
@@ -37,7 +40,7 @@ def show(result: Mapping[str, Any], page: Console) -> None:
             for part in value if isinstance(value, (list, tuple)) else [value]:
                 page.print(Text(_wrapped(clean(part), page.width)))
         else:
-            page.print(Text(f"{clean(name):<{NAME}} ", style="dim") + Text(_shown(name, value)))
+            page.print(Text(f"{clean(name):<{room}} ", style="dim") + Text(_shown(name, value)))
 
 
 def clean(text: str) -> str:
@@ -93,7 +96,7 @@ def _show_table(title: str, rows: Sequence[Mapping[str, Any]], page: Console) ->
         return
     table = Table(title=Text(clean(title)), title_justify="left")
     for name, head, width in zip(names, heads, widths, strict=True):
-        numeric = all(isinstance(row.get(name), (int, float, type(None))) for row in flat)
+        numeric = not any(isinstance(row.get(name), (bool, str, list, tuple)) for row in flat)
         table.add_column(Text(head), min_width=width, justify="right" if numeric else "left")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
@@ -108,6 +111,8 @@ def _shown(name: str, value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
         parts = name.split(".")
+        if TIMES & set(parts) and value > 0:
+            return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         unit = next((UNITS[part] for part in parts if part in UNITS), "")
         return (_rounded(value, parts) if isinstance(value, float) else str(value)) + unit
     if isinstance(value, (list, tuple)):

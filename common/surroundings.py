@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import common
 
 SOCKET_PATH_LIMIT = 90  # bytes left for a folder, of the 107 that a socket's path may have
+_SOCKETS, _OWNER = "hushfed-", "owner"
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -50,7 +53,36 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def socket_folder(folder: Path) -> Path:
-    """A folder of mode 0700 whose path leaves room for a socket's name."""
-    parent = folder if len(os.fsencode(folder)) < SOCKET_PATH_LIMIT - 20 else None
+    """A folder of mode 0700 whose path leaves room for a socket's name; the caller removes it at its end.
+
+    Those that killed processes of this user left in the same place are removed.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="hushfed-", dir=parent))
+    short = len(os.fsencode(folder)) < SOCKET_PATH_LIMIT - 20
+    parent = folder if short else Path(tempfile.gettempdir())
+    _sweep(parent)
+    made = Path(tempfile.mkdtemp(prefix=_SOCKETS, dir=parent))
+    (made / _OWNER).write_text(f"{os.getpid()} {_birth(os.getpid())}")
+    return made
+
+
+def _sweep(parent: Path) -> None:
+    """Remove socket folders of this user whose owner is dead. One without an owner's note may be in the making."""
+    for folder in parent.glob(f"{_SOCKETS}*"):
+        with suppress(OSError, ValueError):
+            pid, birth = (folder / _OWNER).read_text().split()
+            if not folder.is_symlink() and folder.stat().st_uid == os.getuid() and _birth(int(pid)) != birth:
+                shutil.rmtree(folder)
+
+
+def _birth(pid: int) -> str:
+    """When the process of this number was started, in the kernel's ticks; "0" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "0" if Path("/proc/self").exists() else "?"  # without /proc nobody is called dead
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs."""
+    return pid > 0 and _birth(pid) != "0"

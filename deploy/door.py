@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +10,9 @@ import typer
 
 from common import console
 from common.errors import Code, Refusal
+from common.stopping import Stopping
 from common.surroundings import network_isolation
-from deploy.host import Addresses, admit_sites, control_of, layout_of
+from deploy.host import Addresses, admit_sites, control_of, layout_of, manifest_in
 from deploy.up import Federation
 
 app = typer.Typer(help="Run a federation's processes on one host.", no_args_is_help=True)
@@ -29,20 +28,16 @@ def _group() -> None:
 def up(
     root: Annotated[Path, typer.Argument(help="Folder of the federation.")],
     *,
-    public: Annotated[str | None, typer.Option(help="HOST:PORT that sites reach.")] = None,
-    private: Annotated[str | None, typer.Option(help="Loopback HOST:PORT for operators.")] = None,
+    public: Annotated[str | None, typer.Option(help="HOST:PORT that sites reach [a free one].")] = None,
+    private: Annotated[str | None, typer.Option(help="Loopback HOST:PORT for operators [a free one].")] = None,
     server_only: Annotated[bool, typer.Option(help="Leave the sites to their own `hushfed site up`.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object once everything runs.")] = False,
 ) -> console.Exit:
     """Start server, executor and the sites of ROOT; restart what dies; end with Ctrl-C."""
-    addresses = Addresses(public, private) if public and private else None
-    layout = layout_of(root.resolve(), addresses)
+    layout = layout_of(root.resolve(), Addresses.of(public, private))
     if server_only:
         layout = replace(layout, sites=())
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    with Federation(layout) as federation:
+    with Stopping() as stopping, Federation(layout) as federation:
         if server_only:
             admit_sites(root.resolve(), federation.fleet)
         console.emit(
@@ -52,6 +47,7 @@ def up(
                 "private": layout.private,
                 "processes": federation.pids(),
                 "agents_without_network": bool(network_isolation()),
+                "manifest": manifest_in(root.resolve()).digest.hex(),
             },
             json=json,
         )
@@ -66,13 +62,13 @@ def nodes(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> console.Exit:
-    """List the sites whose key is admitted, and whether they are online."""
+    """List the sites whose key is admitted, and whether they are online; and the digest of the manifest in force."""
     control = control_of(root.resolve())
     try:
         found = [{"name": node.name, "online": node.online} for node in control.nodes()]
     finally:
         control.close()
-    console.emit({"status": "ok", "nodes": found}, json=json)
+    console.emit({"status": "ok", "nodes": found, "manifest": manifest_in(root.resolve()).digest.hex()}, json=json)
     return console.Exit.DONE
 
 

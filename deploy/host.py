@@ -9,9 +9,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 
+from common.addresses import checked_address, checked_loopback
 from common.config import read_table
 from common.errors import Code, Refusal
-from common.secagg.manifest import read_manifest
+from common.secagg.manifest import Manifest, read_manifest
 from deploy.authority import ServerFiles
 from deploy.fleet import FleetControl
 from deploy.up import FederationLayout, SiteProcesses, free_address
@@ -24,6 +25,22 @@ class Addresses:
     public: str
     private: str
 
+    @classmethod
+    def of(cls, public: str | None, private: str | None) -> Addresses:
+        """The addresses that were asked for; free loopback ports for those that were not.
+
+        Errors: Refusal CONFIG_INVALID for what is not HOST:PORT, a private one that is not loopback, or one for both.
+        """
+        found = cls(
+            checked_address(public, "--public") if public is not None else free_address(),
+            checked_loopback(private, "--private") if private is not None else free_address(),
+        )
+        if found.public == found.private:
+            raise Refusal(
+                Code.CONFIG_INVALID, f"--public and --private {public}", "one port serves one of them", "Give two ports"
+            )
+        return found
+
 
 def layout_of(root: Path, addresses: Addresses | None = None) -> FederationLayout:
     """The processes of the federation under `root`: server, executor, and the sites whose folders are there.
@@ -34,7 +51,7 @@ def layout_of(root: Path, addresses: Addresses | None = None) -> FederationLayou
     coordinator, ca = root / "coordinator", root / "authority" / "ca.crt"
     if not (coordinator / "manifest.json").exists():
         raise Refusal(Code.FILE_MISSING, f"{root} not started", "it holds no federation", "Name its folder")
-    addresses = addresses or Addresses(free_address(), free_address())
+    addresses = addresses or Addresses.of(None, None)
     folder = root / "processes"
     folder.mkdir(mode=0o700, exist_ok=True)
     (folder / "addresses.json").write_text(json.dumps({"public": addresses.public, "private": addresses.private}))
@@ -61,11 +78,22 @@ def control_of(root: Path) -> FleetControl:
 
 def admit_sites(root: Path, fleet: FleetControl) -> None:
     """Register the node key of every site of the manifest. Errors: Refusal E_MANIFEST, FILE_MISSING."""
-    governance = bytes.fromhex((root / "coordinator" / "governance.pub").read_text().strip())
-    for site in read_manifest(root / "coordinator" / "manifest.json", governance).sites:
+    for site in manifest_in(root).sites:
         key = serialization.load_ssh_public_key(site.node.encode())
         pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         fleet.admit(pem, site.name)
+
+
+def manifest_in(root: Path) -> Manifest:
+    """The manifest in force at the coordinator. Errors: Refusal FILE_MISSING, E_MANIFEST, E_SIG."""
+    place = root / "coordinator"
+    try:
+        governance = bytes.fromhex((place / "governance.pub").read_text().strip())
+    except (OSError, ValueError):
+        raise Refusal(
+            Code.FILE_MISSING, f"{place / 'governance.pub'} not read", "it holds no key", "Name the federation's folder"
+        ) from None
+    return read_manifest(place / "manifest.json", governance)
 
 
 def rounds_of(state: Path) -> list[dict[str, Any]]:
@@ -87,5 +115,8 @@ def refusal_of(state: Path, details: str) -> Refusal:
 
 
 def _site(settings: Path) -> SiteProcesses:
-    name = read_table(settings).get("name")
-    return SiteProcesses(name=str(name), settings=settings, node_key=settings.parent / "node.key")
+    table, folder = read_table(settings), settings.parent
+    state = folder / str(table.get("state", "state"))
+    return SiteProcesses(
+        name=str(table.get("name")), settings=settings, node_key=folder / "node.key", run=state / "run"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import sys
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from common.errors import Code, Refusal
+from common.status_file import read_status, refusal_in
 from common.supervision import Program, State, Supervisor
 from common.surroundings import environment, network_isolation, socket_folder
 from deploy.authority import ServerFiles, read_node_key
@@ -30,12 +30,15 @@ class SiteProcesses:
 
     settings  its site.toml, given to the agent
     agent     module that is the agent
+    run       where agent/agent.json and link/link.json say how they fare, as of `hushfed site up`; if not given,
+              they lie with the federation's own files
     """
 
     name: str
     settings: Path
     node_key: Path = field(repr=False)
     agent: str = "client.agent"
+    run: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +82,14 @@ class Federation:
         """Start everything and return when every site is online. Errors: Refusal PROCESS_FAILED."""
         end = time.monotonic() + seconds
         sites = self.layout.sites
+        self._drop_half_made()
         # All at once: agents load their libraries while the server opens its database.
+        for site in sites:
+            for kind in ("agent", "link"):
+                self._status(site, kind).unlink(missing_ok=True)  # what an earlier process said of itself
         self._supervisor.start([self._server(), *(self._agent(site) for site in sites)])
         self._wait(lambda: is_healthy(self.layout.private, self.layout.server.ca), end)
+        self._making.unlink(missing_ok=True)
         for site in sites:
             self.fleet.admit(read_node_key(site.node_key).public, site.name)
         self._supervisor.start([*(self._link(site) for site in sites), self._executor()])
@@ -132,12 +140,8 @@ class Federation:
 
     def status(self, process: str) -> dict[str, Any]:
         """What a site's process last wrote about itself ("agent-NAME": isolation; "link-NAME": joined, error)."""
-        kind, _, _ = process.partition("-")
-        try:
-            found: dict[str, Any] = json.loads((self._folder / process / f"{kind}.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return found
+        kind, _, name = process.partition("-")
+        return next((read_status(self._status(site, kind)) for site in self.layout.sites if site.name == name), {})
 
     def log(self, process: str) -> str:
         """All that a process has printed."""
@@ -163,8 +167,23 @@ class Federation:
     def _refuse_if_refused(self) -> None:
         for name, state in self.states().items():
             if state == "refused":
-                last = self.log(name).strip().rpartition("\n")[2]
-                raise Refusal(Code.PROCESS_FAILED, f"{name} does not run", last, f"Read {self._folder}/logs/{name}.log")
+                told = refusal_in(self.status(name))
+                why = f"{told.what}: {told.why}" if told else "it ended and gave no reason"
+                raise Refusal(Code.PROCESS_FAILED, f"{name} does not run", why, f"Read {self._folder}/logs/{name}.log")
+
+    @property
+    def _making(self) -> Path:
+        """There as long as a new database has not served yet."""
+        return self._folder / "superlink.making"
+
+    def _drop_half_made(self) -> None:
+        """A first start that was interrupted leaves tables that the server takes for damaged; nothing is in them."""
+        if self._making.exists():
+            for path in self._folder.glob("superlink.db*"):
+                path.unlink()
+        if not (self._folder / "superlink.db").exists():
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._making.touch()
 
     def _server(self) -> Program:
         files = self.layout.server
@@ -197,7 +216,7 @@ class Federation:
             _AGENT,
             [
                 *(sys.executable, "-m", site.agent, "--site", site.settings),
-                *("--socket", self._socket(site), "--status", self._folder / name / "agent.json"),
+                *("--socket", self._socket(site), "--status", self._status(site, "agent")),
             ],
             prefix=network_isolation(),
         )
@@ -210,7 +229,7 @@ class Federation:
             [
                 *(sys.executable, "-m", "client.link", "--superlink", self.layout.public),
                 *("--ca", self.layout.server.ca, "--key", site.node_key),
-                *("--agent", self._socket(site), "--state", self._folder / name),
+                *("--agent", self._socket(site), "--state", self._status(site, "link").parent),
             ],
         )
 
@@ -226,6 +245,9 @@ class Federation:
             rank=rank,
             prefix=prefix,
         )
+
+    def _status(self, site: SiteProcesses, kind: str) -> Path:
+        return (site.run / kind if site.run else self._folder / f"{kind}-{site.name}") / f"{kind}.json"
 
     def _socket(self, site: SiteProcesses) -> Path:
         return self._sockets / f"{self.layout.sites.index(site)}.sock"

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from client.agent_channel import Failure
 from client.carrier import Carrier, Lost, NotAdmitted, Order, Pace, Unwanted
-from client.status_file import Notice, read_status, write_status
 from common.errors import Code, Refusal
+from common.status_file import Notice, read_status, write_status
 
 PACE = Pace(fast=0.01, slow=0.02, beat=0.05, longest=0.02, patience=0.3)
 

@@ -1,4 +1,4 @@
-"""What a process of a site tells its keeper: one small JSON file, always whole."""
+"""What a process tells its keeper: one small JSON file, always whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from common.errors import Code, Refusal
+from common.surroundings import is_alive
 
 
 def write_status(path: Path | None, fields: Mapping[str, Any]) -> None:
@@ -34,6 +37,21 @@ def read_status(path: Path | None) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def living(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` if the process that wrote them still runs; otherwise nothing: a killed one cannot take back its word."""
+    pid = fields.get("pid")
+    return dict(fields) if isinstance(pid, int) and is_alive(pid) else {}
+
+
+def refusal_in(fields: Mapping[str, Any]) -> Refusal | None:
+    """The refusal with which a process ended, if that is what it wrote last."""
+    table = fields.get("refusal")
+    if not isinstance(table, dict) or table.keys() != {"code", "what", "why", "do"}:
+        return None
+    code = Code(table["code"]) if table["code"] in Code.__members__ else Code.PROCESS_FAILED
+    return Refusal(code, str(table["what"]), str(table["why"]), str(table["do"]))
 
 
 class Notice:
