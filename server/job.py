@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args
 
@@ -31,7 +31,9 @@ def prepared(job: Job, manifest: Manifest) -> Job:
             "it must see every update, and only their sum is known",
             "Choose a strategy that needs the sum alone",
         )
-    job = replace(job, training=chosen.local(job.training))
+    training = chosen.local(job.training)
+    _refuse_overwritten(job.training, training, job.aggregation.strategy)
+    job = replace(job, training=training)
     check(job, manifest)
     return job
 
@@ -47,6 +49,18 @@ def check(job: Job, manifest: Manifest) -> None:
     work = work_of(job, manifest)
     for task in get_args(Task):
         _ = work.plan(task)  # refused here if no noise is enough
+
+
+def _refuse_overwritten(asked: TrainingPlan, used: TrainingPlan, name: str) -> None:
+    """A setting that the strategy decides for itself must not be there with another value."""
+    for field in fields(asked):
+        wanted, given = getattr(asked, field.name), getattr(used, field.name)
+        if wanted not in (given, field.default):
+            raise _invalid(
+                f"training.{field.name} = {wanted} under strategy {name!r}",
+                f"that strategy uses {given}, whatever the job says",
+                "Remove the setting, or choose a strategy that uses it",
+            )
 
 
 def _check_sites(job: Job, manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from client.agent import isolation, serve
-from client.status_file import write_status
+from common.status_file import write_status
 from common.errors import Code, Refusal
 
 
