@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from client.site import DataSettings, SiteSettings
 from common.config import read
 from common.errors import Code, Refusal
 from common.identity import Signer
-from common.privacy.accounting import REPORT
-from common.privacy.entries import Entry, Line, check_signature, read_chain
+from common.privacy.accounting import ONLINE, REPORT
+from common.privacy.entries import Entry, Line, charged, check_signature, read_chain
 from common.privacy.ledger import rolled_back
-from common.privacy.spending import spending_of
+from common.privacy.mechanism import MechanismPlan
+from common.privacy.spending import spending, spending_of
 
 
 def budget_of(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
@@ -40,6 +42,15 @@ def budget_of(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
         "entries": len(entries),
         "void": list(spent.void),
     }
+
+
+def epsilon_with(settings: SiteSettings, held: DataSettings, charges: Sequence[tuple[MechanismPlan, int]]) -> float:
+    """What the data set will have cost once these steps of these plans are charged as well, as the agent's gate counts.
+
+    Errors: as `budget_of`.
+    """
+    rules = read(Policy, Path(settings.policy)).privacy
+    return spending([*charged(_entries(settings, held)), *charges], rules.stated_delta, ONLINE).gated
 
 
 def _entries(settings: SiteSettings, held: DataSettings) -> list[Entry]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from client.budget import budget_of
+from client.budget import budget_of, epsilon_with
 from client.policy import Policy, TaskName, lines
 from client.site import SiteSettings, read_site
 from client.start import check_site, manifest_of
@@ -20,7 +21,7 @@ from common.job import Job
 from common.parameters import layout_of
 from common.status_file import living, read_status
 from common.stopping import Stopping
-from common.work import model_of
+from common.work import model_of, whole_run, work_of
 
 app = typer.Typer(help="Run and question one site.", no_args_is_help=True)
 
@@ -109,8 +110,9 @@ def explain(
     site: Annotated[Path, typer.Option(help="site.toml")] = Path("site.toml"),
     json: Json = False,
 ) -> console.Exit:
-    """Say whether this site's policy allows a job, and which line decides."""
-    policy = read(Policy, Path(read_site(site).policy))
+    """Say whether this site's policy and budget allow a job, and which line decides."""
+    settings = read_site(site)
+    policy = read(Policy, Path(settings.policy))
     table = read_table(job)
     with naming(job):
         asked = load(Job, table["job"] if isinstance(table.get("job"), dict) else table)
@@ -120,14 +122,38 @@ def explain(
         for task in ASKED
         for line in lines(policy, asked, task, size)
     ]
+    budget = _affords(settings, policy, asked)
+    rows += [] if budget is None else [budget]
     refused = [row for row in rows if not row["allowed"]]
     found = {
         "status": "refused" if refused else "allowed",
         "deciding": refused[0] if refused else None,
-        "lines": refused or [row for row in rows if row["task"] == "train"],
+        "lines": refused or [row for row in rows if row["task"] in ("train", "run")],
+        "min_records": policy.data.min_records,
+        "counted_later": "whether there are min_records is seen when the agent reads the records",
     }
     console.emit(found, json=json)
     return console.Exit.FAIL if refused else console.Exit.DONE
+
+
+def _affords(settings: SiteSettings, policy: Policy, job: Job) -> dict[str, Any] | None:
+    """Whether what is left of the budget affords the whole run; None where policy or manifest leave nothing to ask."""
+    limit = policy.privacy.max_epsilon
+    try:
+        held = settings.dataset(job.dataset)
+        charges = whole_run(work_of(job, manifest_of(settings)))
+    except Refusal:
+        return None
+    if job.privacy.mode == "none":
+        return None
+    left, after = budget_of(settings, held)["left"], epsilon_with(settings, held, charges)
+    return {
+        "task": "run",
+        "rule": f"[privacy] max_epsilon = {limit}, of which {math.floor(left * 1000) / 1000:g} is left",
+        "asked": f"{math.ceil(after * 1000) / 1000:g} after {job.rounds} rounds, everything of before included",
+        "allowed": after <= limit,
+        "code": Code.BUDGET_EXHAUSTED.value,
+    }
 
 
 def _manifest(settings: SiteSettings) -> str | None:

@@ -75,10 +75,14 @@ class Guard:
         steps = plan.steps if steps is None else steps
         return spending([*charged(self._ledger.entries), (plan, steps)], self._limit.delta, ONLINE)
 
-    def refuse_beyond(self, plan: MechanismPlan) -> None:
-        """Refuse if not even one release of `plan` is left. Errors: Refusal BUDGET_EXHAUSTED; nothing is charged."""
-        if plan.mechanism != "none" and not self.after(plan).gated <= self._limit.epsilon:
-            raise self._exhausted(plan, plan.steps, self.spent)
+    def refuse_beyond(self, plan: MechanismPlan, steps: int | None = None) -> None:
+        """Refuse if `steps` steps of `plan`, one release if not given, are more than what is left.
+
+        Errors: Refusal BUDGET_EXHAUSTED; nothing is charged.
+        """
+        steps = plan.steps if steps is None else steps
+        if plan.mechanism != "none" and not self.after(plan, steps).gated <= self._limit.epsilon:
+            raise self._exhausted(plan, steps, self.spent)
 
     def reserve(self, plan: MechanismPlan, facts: Facts, steps: int | None = None) -> Reservation:
         """Charge one release of `plan`, on disk, before any record is read.

@@ -39,7 +39,7 @@ from common.messages import (
 from common.secagg.manifest import Manifest, read_manifest
 from common.secagg.statements import Aggregation
 from common.secagg.wire import SessionRecord
-from common.work import Work, work_of
+from common.work import Work, whole_run, work_of
 
 log = logging.getLogger(__name__)
 _NO_ORDER = bytes(32)
@@ -121,11 +121,16 @@ class Session:
         return answers[type(order)](order, work, digest)
 
     def _offer(self, order: OfferOrder, work: Work, digest: bytes) -> Accepted:
-        """Policy, data, and whether the budget affords one release at least; nothing is charged."""
+        """Policy, data, and whether the budget affords the whole run; nothing is charged.
+
+        A run that plainly cannot end would spend what is left for nothing, so it is declined before it begins. Attempts
+        that fail later, or a limit that is lowered meanwhile, may still end it: every release is charged by itself.
+        """
         for task in ("offer", "train", "evaluate"):
             self._decide(work.job, task, work)
         guard = self._holdings.guard(work.job.dataset)
-        guard.refuse_beyond(work.training)
+        for plan, steps in whole_run(work):
+            guard.refuse_beyond(plan, steps)
         self._holdings.open(work.job.dataset, work.job.data)
         return Accepted(
             order=digest,

@@ -102,6 +102,12 @@ def count_shape(job: Job) -> CountShape:
     return CountShape(groups=len(job.data.groups), classes=job.data.classes, bins=job.evaluation.bins)
 
 
+def whole_run(work: Work) -> list[tuple[MechanismPlan, int]]:
+    """Every plan of the job with the steps that all its rounds and evaluations take if no attempt fails."""
+    counts = len(work.job.evaluation_rounds)
+    return [(work.training, work.training.steps * work.job.rounds), (work.counting, work.counting.steps * counts)]
+
+
 def counts_noise_sd(work: Work, sites: int) -> float:
     """Standard deviation of the noise in one cell of a sum over so many sites; 0 where counts are exact."""
     return work.counting.sum_deviation * math.sqrt(sites)

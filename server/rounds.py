@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,7 +52,7 @@ def play(table: Table, state: State) -> State:
     begun, number = time.monotonic(), len(state.rounds) + 1
     state, gathered, refusals = _gathered(table, state, "train", number)
     if gathered.failure:
-        raise _no_sum(table, state, number, gathered.failure)
+        raise _no_sum(table, state, number, gathered.failure, refusals)
     update = update_of(table.work, gathered.sum, gathered.sites)
     memory, change = table.strategy.step.apply(state.memory, table.strategy.combine.apply(update, 1.0))
     loss, accuracy = metrics_of(table.work, gathered.sum, gathered.sites)
@@ -114,15 +115,21 @@ def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[Stat
     return state, Gathered(None, Code.RUN_FAILED), refusals
 
 
-def _no_sum(table: Table, state: State, number: int, failure: Code) -> Refusal:
+def _no_sum(table: Table, state: State, number: int, failure: Code, refusals: Sequence[dict[str, str]]) -> Refusal:
+    """The end of a run, with what its sites said most often: the failure alone only tells that too few answered."""
     failed, spare = state.spent.get("train", 0), table.work.spare("train")
+    said = Counter(state.excluded.values()) or Counter(one["code"] for one in refusals)
+    often = f"; most often sites said {said.most_common(1)[0][0]}" if said else ""
+    do = "The model of the last whole round is kept; more rounds need a new job"
+    if len(table.work.manifest.sites) - len(state.excluded) < table.job.aggregation.quorum:
+        do = "Ask the sites which line of their policy decided: hushfed site explain"
+    elif failed <= spare:
+        do = "Start the sites that are missing and resume; the model of the last whole round is kept"
     return Refusal(
         Code.RUN_FAILED,
         f"Round {number} ended without a sum",
-        f"the last failure was {failure}; {failed} attempts of the run failed, and its budget affords {spare}",
-        "Start the sites that are missing and resume; the model of the last whole round is kept"
-        if failed <= spare
-        else "The model of the last whole round is kept; more rounds need a new job",
+        f"the last failure was {failure}; {failed} attempts of the run failed, and its budget affords {spare}{often}",
+        do,
     )
 
 

@@ -171,6 +171,24 @@ def test_the_budget_ends_after_the_planned_releases(desk: Desk) -> None:
     assert desk.charges(1) == before
 
 
+def test_a_run_that_cannot_end_within_the_budget_is_declined_before_it_begins(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Must: tell the site's own keeper what would be missing. Must not: spend what is left, or read a record.
+
+    What was begun is not cut short by this: a single release is still made as long as it fits.
+    """
+    opened = desk.opened()
+    for number in range(3):
+        assert isinstance(desk.ask(1, desk.work_order(opened=opened, number=number, round=number + 1)), Reported)
+    before = desk.charges(1)
+    assert code_of(desk.ask(1, desk.offer())) == "BUDGET_EXHAUSTED"
+    assert "3 steps of mode M2 not run" in caplog.text
+    assert "left of the site's epsilon of 8" in caplog.text
+    assert desk.charges(1) == before
+    assert isinstance(desk.ask(1, desk.work_order(opened=opened, number=3, round=4)), Reported)
+
+
 def test_a_model_that_its_engine_clips_wrongly_costs_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def refusing(*_: Any) -> None:
         raise Refusal(Code.MODEL_INVALID, "Model not trained", "its clipped sums are wrong", "Use another model")

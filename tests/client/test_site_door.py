@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from client.door import app
 from client.holding import ledger_path
+from client.policy import Policy
 from client.site import read_site
-from common.config import plain
+from common.config import plain, read
 from common.messages import Reported
 from tests.worlds import Desk, close, desk_of, scenario
 
@@ -82,6 +83,19 @@ def test_an_allowed_job_is_explained(desk: Desk, tmp_path: Path) -> None:
     assert found["status"] == "allowed"
     assert found["deciding"] is None
     assert all(line["allowed"] for line in found["lines"])
+
+
+def test_a_job_that_the_budget_does_not_afford_is_explained_with_what_is_left(desk: Desk, tmp_path: Path) -> None:
+    """Three rounds with two spare ones cost 8: after one of them three are left, but not eight."""
+    settings = desk.federation.sites[0].settings
+    code, found = told("explain", job_file(tmp_path), "--site", settings)
+    assert code == 0
+    assert found["lines"][-1]["rule"].startswith("[privacy] max_epsilon = 8.0, of which ")
+    assert found["min_records"] == read(Policy, settings.parent / "policy.toml").data.min_records
+    code, found = told("explain", job_file(tmp_path, {"job.privacy.spare_rounds": 0}), "--site", settings)
+    assert code == 1
+    assert found["deciding"]["code"] == "BUDGET_EXHAUSTED"
+    assert float(found["deciding"]["asked"].split()[0]) > 8
 
 
 def test_a_refused_job_is_explained_by_the_line_that_decides(desk: Desk, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def test_a_job_that_fits_the_federation_is_prepared(mode: str) -> None:
 def test_what_the_strategy_changes_in_local_training_is_in_the_job_that_sites_see() -> None:
     prox = scenario("none", {"job.aggregation.strategy": "fedprox", "job.aggregation.settings": {"pull": 0.3}}).job
     assert prepared(prox, MANIFEST).training.proximal == 0.3
-    assert prepared(scenario("none", {"job.aggregation.strategy": "fedsgd"}).job, MANIFEST).training.local_steps == 1
+    once = {"job.aggregation.strategy": "fedsgd", "job.training.local_steps": 1}
+    assert prepared(scenario("none", once).job, MANIFEST).training.local_steps == 1
 
 
 CONFLICTS: list[tuple[str, dict[str, Any], Code, str]] = [
@@ -53,6 +54,17 @@ CONFLICTS: list[tuple[str, dict[str, Any], Code, str]] = [
     ("none", {"job.aggregation.strategy": "fedavgg"}, Code.CONFIG_INVALID, "'fedavg'"),
     ("none", {"job.aggregation.settings": {"rat": 1.0}}, Code.CONFIG_INVALID, "'rate'"),
     ("none", {"job.aggregation.strategy": "fedprox"}, Code.CONFIG_INVALID, "pull"),
+    ("none", {"job.aggregation.strategy": "fedsgd"}, Code.JOB_INVALID, "uses 1, whatever the job says"),
+    (
+        "none",
+        {
+            "job.aggregation.strategy": "fedprox",
+            "job.aggregation.settings": {"pull": 0.3},
+            "job.training.proximal": 0.2,
+        },
+        Code.JOB_INVALID,
+        "uses 0.3, whatever",
+    ),
     ("none", {"job.model.name": "logstic"}, Code.CONFIG_INVALID, "'logistic'"),
     ("none", {"job.model.settings": {"width": 3}}, Code.CONFIG_INVALID, "width"),
     ("none", {"job.model.name": "cnn"}, Code.CONFIG_INVALID, ""),

@@ -132,6 +132,17 @@ def test_a_run_without_enough_sites_ends(stage: Play) -> None:
     assert refused.value.code is Code.RUN_FAILED
 
 
+def test_a_run_that_its_sites_refuse_ends_with_what_they_said(stage: Play) -> None:
+    """Must: name the code that most of them gave. Must not: only say that too few answered."""
+    for site in (2, 3):
+        session = stage.lines.desk.sessions[site]
+        rules = replace(session._policy.privacy, max_epsilon=0.5)
+        session._holdings._policy = replace(session._policy, privacy=rules)
+    with pytest.raises(Refusal, match="most often sites said BUDGET_EXHAUSTED") as refused:
+        play(stage.table, stage.state)
+    assert "hushfed site explain" in refused.value.do
+
+
 def test_a_site_that_refuses_for_good_is_not_asked_again(stage: Play) -> None:
     session = stage.lines.desk.sessions[3]
     session._policy = replace(session._policy, tasks=replace(session._policy.tasks, allow=()))
@@ -206,6 +217,8 @@ def test_every_strategy_learns_in_every_mode(mode: str, name: str, settings: dic
         "job.aggregation.settings": settings,
         "job.training.learning_rate": {"M2": 4.0, "M1": 1.0, "none": 1.0}[mode],
     }
+    if name == "fedsgd":
+        changes |= {"job.training.local_steps": 1}
     if mode != "none":
         changes |= {"job.privacy.epsilon": 20.0}
     finished = simulate(scenario(mode, changes), tmp_path / "world")

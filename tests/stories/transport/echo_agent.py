@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from client.agent import isolation, serve
-from common.status_file import write_status
 from common.errors import Code, Refusal
+from common.status_file import write_status
 
 
 def handle(frame: bytes) -> bytes:
