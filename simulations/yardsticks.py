@@ -22,10 +22,12 @@ from simulations.baselines import baselines
 class Yardsticks:
     """Accuracies on the held-out records of all sites together.
 
+    records how many they are
     curve   of the federated model after each given round
     pooled  of one model on all training records, without privacy      alone  of each site's own model
     """
 
+    records: int
     curve: tuple[float | None, ...]
     pooled: float | None
     alone: dict[str, float | None]
@@ -38,7 +40,12 @@ class Yardsticks:
 
     def as_dict(self) -> dict[str, Any]:
         """The entries `baselines` of run.json."""
-        return {"pooled_accuracy": self.pooled, "alone_accuracy": self.alone_mean, "alone": self.alone}
+        return {
+            "records": self.records,
+            "pooled_accuracy": self.pooled,
+            "alone_accuracy": self.alone_mean,
+            "alone": self.alone,
+        }
 
 
 def measure(job: Job, federation: FederationFolder, models: Sequence[Flat]) -> Yardsticks:
@@ -53,6 +60,7 @@ def measure(job: Job, federation: FederationFolder, models: Sequence[Flat]) -> Y
     curve = tuple(_accuracy(job, flat, holdouts) for flat in models)
     names = [site.name for site in federation.sites]
     return Yardsticks(
+        records=sum(map(len, holdouts)),
         curve=curve,
         pooled=found.pooled,
         alone=dict(zip(names, found.alone, strict=True)),

@@ -120,7 +120,7 @@ def chain_of(lines: Iterable[Line]) -> Chain:
     for seq, line in enumerate(lines):
         place = chained(previous, line.body)
         if place != line.hash:
-            raise tampered(f"Line {seq} of the ledger", "its hash does not follow from the line before it")
+            raise tampered(_place(seq), "its hash does not follow from the line before it")
         chain.add(_entry(line.body, seq))
         previous = place
     return chain
@@ -145,7 +145,7 @@ class Chain:
 
     def check(self, entry: Entry) -> None:
         """Refuse an entry that cannot be the next one. Errors: Refusal LEDGER_TAMPERED."""
-        what = f"Line {len(self.entries)} of the ledger"
+        what = _place(len(self.entries))
         if entry.seq != len(self.entries) or (entry.kind is Kind.OPEN) != (entry.seq == 0):
             raise tampered(what, "its number or kind is out of order")
         if self.entries and (entry.site, entry.dataset) != (self.entries[0].site, self.entries[0].dataset):
@@ -217,7 +217,12 @@ def check_signature(line: Line, public_key: bytes, seq: int) -> None:
     try:
         verify(public_key, line.signature, CONTEXT, line.hash)
     except Refusal:
-        raise tampered(f"Line {seq} of the ledger", "its signature is not by this site") from None
+        raise tampered(_place(seq), "its signature is not by this site") from None
+
+
+def _place(seq: int) -> str:
+    """Where an entry stands, counted from 1 as lines of every other file are."""
+    return f"Line {seq + 1} of the ledger"
 
 
 def tampered(what: str, why: str) -> Refusal:
@@ -234,7 +239,7 @@ def _line(text: bytes, seq: int) -> Line:
         if line.public() != text + b"\n":
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError, Refusal):
-        raise tampered(f"Line {seq} of the ledger", "it is not a line that a ledger writes") from None
+        raise tampered(_place(seq), "it is not a line that a ledger writes") from None
     return line
 
 
@@ -242,7 +247,7 @@ def _entry(body: bytes, seq: int) -> Entry:
     try:
         return _DECODER.decode(body)
     except (msgspec.DecodeError, RecursionError):
-        raise tampered(f"Line {seq} of the ledger", "its fields are not those of an entry") from None
+        raise tampered(_place(seq), "its fields are not those of an entry") from None
 
 
 _DECODER = msgspec.json.Decoder(Entry, strict=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common.errors import Code, Refusal
+from simulations.audits.shape import check_facts, check_round, invalid, read_object
 
 SCHEMA = 1
 
@@ -40,16 +40,16 @@ def read_run(folder: Path) -> Run:
     Errors: Refusal FILE_MISSING if it is no run directory; RUN_FAILED if the run did not complete; DATA_INVALID if a
     file does not have the form that this version writes.
     """
-    facts = _object(_text(folder / "run.json"), "run.json")
+    facts = read_object(_text(folder / "run.json"), "run.json")
     if facts.get("schema") != SCHEMA:
-        raise _invalid("run.json", f"its schema is not {SCHEMA}", "Use the version of hushfed that wrote it")
+        raise invalid("run.json", f"its schema is not {SCHEMA}", "Use the version of hushfed that wrote it")
     if facts.get("status") != "completed":
         raise Refusal(
             Code.RUN_FAILED, f"{folder} not audited", "the run did not complete", "Resume the run, then audit it"
         )
-    _check(facts)
+    check_facts(facts)
     lines = _text(folder / "rounds.jsonl").splitlines()
-    rounds = tuple(_object(line, f"rounds.jsonl, line {i}") for i, line in enumerate(lines, 1) if line.strip())
+    rounds = tuple(_round(line, f"rounds.jsonl, line {i}") for i, line in enumerate(lines, 1) if line.strip())
     files = sorted((folder / "ledgers").glob("*.jsonl"))
     return Run(folder=folder, facts=facts, rounds=rounds, ledgers={file.stem: file.read_bytes() for file in files})
 
@@ -64,24 +64,10 @@ def artifacts(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _check(facts: Mapping[str, Any]) -> None:
-    """Refuse facts without the keys that the audits cannot do without."""
-    for name, kind in (("run", str), ("job", dict), ("manifest", dict), ("heads", dict)):
-        if not isinstance(facts.get(name), kind):
-            raise _invalid("run.json", f"{name!r} is missing or of another type", "Use the directory as it was written")
-    sites = facts["manifest"].get("sites")
-    if not isinstance(sites, list) or not all(isinstance(s, dict) and {"name", "identity"} <= s.keys() for s in sites):
-        raise _invalid("run.json", "its manifest names no sites", "Use the directory as it was written")
-
-
-def _object(text: str, place: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise _invalid(place, "it is no JSON object", "Use the directory as it was written")
-    return value
+def _round(line: str, place: str) -> dict[str, Any]:
+    row = read_object(line, place)
+    check_round(row, place)
+    return row
 
 
 def _text(path: Path) -> str:
@@ -91,8 +77,4 @@ def _text(path: Path) -> str:
         why = f"{path.parent} is no directory of a finished run"
         raise Refusal(Code.FILE_MISSING, f"{path.name} not read", why, "Give the directory that a run wrote") from None
     except UnicodeDecodeError:
-        raise _invalid(path.name, "it is not UTF-8 text", "Use the directory as it was written") from None
-
-
-def _invalid(what: str, why: str, do: str) -> Refusal:
-    return Refusal(Code.DATA_INVALID, f"{what} not read", why, do)
+        raise invalid(path.name, "it is not UTF-8 text", "Use the directory as it was written") from None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from simulations.audits.runs import Run
 from simulations.report.drawings import NAMES
 from simulations.report.numbers import DASH
-from simulations.report.words import limits
+from simulations.report.words import ACCURACIES, limits, words
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -26,7 +27,7 @@ def card(run: Run, found: Mapping[str, Any]) -> str:
     environment = Environment(  # noqa: S701 - Markdown, not HTML; values pass through `line`
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(line=_line, yaml=_yaml, pct=_percent, num=_plain)
+    environment.filters.update(line=_line, yaml=_yaml, pct=_percent, ends=_ends)
     return (
         environment.get_template("card.md")
         .render(
@@ -35,6 +36,8 @@ def card(run: Run, found: Mapping[str, Any]) -> str:
             job=run.facts["job"],
             found=found,
             names=NAMES,
+            measures=ACCURACIES,
+            said={name: text.striptags() for name, text in words(run, found).items() if isinstance(text, Markup)},
             limits=[text.striptags() for text in limits(run, found)],
             versions=sorted((run.facts.get("versions") or {}).items()),
         )
@@ -55,5 +58,5 @@ def _percent(value: float | None) -> str:
     return DASH if value is None else f"{100 * value:.1f} %"
 
 
-def _plain(value: float | None) -> str:
-    return "∞" if value is None else f"{value:.4g}"
+def _ends(interval: Sequence[float] | None) -> str:
+    return DASH if interval is None else f"{_percent(interval[0])} – {_percent(interval[1])}"

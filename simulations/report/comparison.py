@@ -15,22 +15,18 @@ from simulations.report import figures
 from simulations.report.drawings import NAMES
 from simulations.report.figures import Axis, Chart, Curve
 from simulations.report.findings import findings
-from simulations.report.numbers import count, epsilon, number, percent, small
+from simulations.report.numbers import DASH, count, epsilon, number, percent, small
 from simulations.report.page import environment, replace_file
-
-_LEARNING = {
-    "accuracy": "Accuracy on held-out records",
-    "released_accuracy": "Accuracy from released counts",
-    "pooled_accuracy": "Pooled data, without privacy",
-    "alone_accuracy": "A site alone, mean",
-}
+from simulations.report.words import ACCURACIES
 
 
 def compare(first: Path, second: Path, out: Path) -> Path:
     """Write the page that compares the runs in two directories; returns its path.
 
-    Errors: Refusal as `read_run` says; FILE_MISSING if the folder of `out` is not there.
+    Errors: Refusal as `read_run` says; FILE_MISSING if the folder of `out` is not there; FILE_EXISTS.
     """
+    if out.exists() or out.is_symlink():
+        raise Refusal(Code.FILE_EXISTS, f"{out} not written", "it is there already", "Name a new file with --out")
     runs = (read_run(first), read_run(second))
     if not out.parent.is_dir():
         raise Refusal(Code.FILE_MISSING, f"{out} not written", "its folder is not there", "Make the folder first")
@@ -59,7 +55,7 @@ Rows = list[tuple[str, list[Markup]]]
 
 
 def _learning(found: list[dict[str, Any]]) -> Rows:
-    rows = [(title, [one["learning"][key] for one in found]) for key, title in _LEARNING.items()]
+    rows = [(title, [one["learning"][key] for one in found]) for key, title in ACCURACIES.items()]
     return [(title, [percent(value) for value in values]) for title, values in rows if values != [None, None]]
 
 
@@ -67,10 +63,15 @@ def _privacy(found: list[dict[str, Any]]) -> Rows:
     audits = [one["privacy"] for one in found]
     return [
         ("Verdict", [Markup.escape(audit["verdict"]) for audit in audits]),
-        ("ε of one record, largest over sites", [epsilon(audit["epsilon"]) for audit in audits]),
+        ("ε of one record, largest over sites", [_epsilon(audit) for audit in audits]),
         ("δ", [small(audit["delta"]) for audit in audits]),
         ("Mode", [Markup.escape(audit["mode"] or "—") for audit in audits]),
     ]
+
+
+def _epsilon(audit: Mapping[str, Any]) -> Markup:
+    """None is stated of a run whose audit failed."""
+    return Markup.escape(DASH) if audit["verdict"] != "PASS" else epsilon(audit["epsilon"])
 
 
 def _fairness(found: list[dict[str, Any]]) -> Rows:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 WIDTH = 440.0  # user units; the page scales a figure to its column
+_TALL = {"present": 14.0, "refused": 8.0, "absent": 2.0}
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 14.0, 14.0, 26.0
 
 
@@ -118,7 +119,9 @@ def strip(title: str, sites: Sequence[str], rounds: Sequence[int], marks: Sequen
         for j, mark in enumerate(marks[i]):
             hover = f"{site}, round {rounds[j]}: {mark}"
             x = 2 + j * width
-            parts.append(_tag("rect", f"cell {mark}", hover, x=x, y=top + 16, width=width - gap, height=14, rx=1.5))
+            tall = _TALL[mark]  # told apart by more than their colour
+            y = top + 16 + 14 - tall
+            parts.append(_tag("rect", f"cell {mark}", hover, x=x, y=y, width=width - gap, height=tall, rx=1.5))
     if rounds:
         parts.append(_text(2, height - 5, f"round {rounds[0]}", "tick", "start"))
         parts.append(_text(WIDTH - 2, height - 5, f"round {rounds[-1]}", "tick", "end"))

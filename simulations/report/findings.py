@@ -9,8 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from simulations.audits import fairness, privacy
-from simulations.audits.fairness import Tolerance
+from simulations.audits.fairness import LEVEL, Tolerance
 from simulations.audits.groups import from_release
+from simulations.audits.intervals import Share, quantile, wilson
 from simulations.audits.runs import Run, artifacts
 
 SCHEMA = 1
@@ -56,6 +57,8 @@ def _learning(run: Run, judged: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": seconds,
         "seconds_per_round": fmean(spent) if spent else None,
         "accuracy": accuracy,
+        "accuracy_interval": _interval(accuracy, baselines.get("records")),
+        "held_out_records": _whole(baselines.get("records")),
         "released_accuracy": overall.get("accuracy"),
         "released_interval": (overall.get("intervals") or {}).get("accuracy"),
         "pooled_accuracy": _number(baselines.get("pooled_accuracy")),
@@ -90,6 +93,19 @@ def _refusals(run: Run) -> list[dict[str, Any]]:
         counted.setdefault((one["site"], one["code"]), 1)
     ordered = sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))
     return [{"site": site, "code": code, "count": count} for (site, code), count in ordered]
+
+
+def _interval(accuracy: float | None, records: object) -> list[float] | None:
+    """Wilson's 95 % interval of an accuracy that was counted exactly on so many records."""
+    count = _whole(records)
+    if accuracy is None or count is None:
+        return None
+    found = wilson(Share(hits=accuracy * count, total=float(count)), quantile(LEVEL, 1))
+    return [found.low, found.high]
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _number(value: object) -> float | None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from simulations.audits.runs import Run
 from simulations.report.numbers import count, epsilon, number, percent, small
+
+ACCURACIES = {
+    "accuracy": "Accuracy, exact on all held-out records",
+    "released_accuracy": "Accuracy, from released counts",
+    "pooled_accuracy": "Pooled data, without privacy",
+    "alone_accuracy": "A site alone, mean",
+}
 
 
 def words(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,6 +31,7 @@ def words(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
         "fairness_section": _fairness_section(found["fairness"]),
         "gaps": _gaps(found["fairness"]),
         "limits": limits(run, found),
+        "accuracies": ACCURACIES,
     }
 
 
@@ -85,7 +93,9 @@ def _opening(run: Run, found: Mapping[str, Any]) -> Markup:
 
 def _privacy(privacy: Mapping[str, Any]) -> Markup:
     if privacy["verdict"] != "PASS":
-        return Markup.escape("The ledgers do not support what the run claims; the findings are listed below.")
+        return Markup.escape(
+            "The ledgers do not support what the run claims, so no ε is stated for it; the findings are listed below."
+        )
     if privacy["epsilon"] is None:
         return Markup.escape("The ledgers are intact. The run added no noise that could be claimed.")
     return _said(
@@ -95,6 +105,8 @@ def _privacy(privacy: Mapping[str, Any]) -> Markup:
 
 
 def _epsilon(privacy: Mapping[str, Any]) -> Markup:
+    if privacy["verdict"] != "PASS":
+        return Markup.escape("ε: the audit failed, so none is stated")
     if privacy["epsilon"] is None:
         return Markup.escape("ε, no privacy claimed")
     return _said("ε for one record of a site, add or remove one, δ = {}", small(privacy["delta"]))
@@ -149,13 +161,19 @@ def _learning(learning: Mapping[str, Any]) -> Markup:
     if accuracy is None:
         if learning["released_accuracy"] is None:
             return Markup.escape("No accuracy was measured.")
-        return _said("Released counts give an accuracy of {}.", percent(learning["released_accuracy"]))
-    text = _said("Together {}", percent(accuracy))
+        ends = _range(learning["released_interval"])
+        return _said("Released counts give an accuracy of {}{}.", percent(learning["released_accuracy"]), ends)
+    text = _said("Together {}{}", percent(accuracy), _range(learning["accuracy_interval"]))
     if alone is not None:
         text += _said("; a site alone reaches {} on average", percent(alone))
     if pooled is not None:
         text += _said("; all data in one place, without privacy, {}", percent(pooled))
     return text + Markup(".")
+
+
+def _range(ends: Sequence[float] | None) -> Markup:
+    """The 95 % interval of an accuracy, in brackets."""
+    return Markup("") if ends is None else _said(" (95 % interval {} to {})", percent(ends[0]), percent(ends[1]))
 
 
 def _baselines(learning: Mapping[str, Any]) -> Markup:

@@ -16,6 +16,7 @@ from simulations.audits.fairness import Tolerance
 from simulations.report.comparison import compare
 from simulations.report.door import app
 from simulations.report.page import build
+from simulations.report.words import ACCURACIES
 
 RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))
 write_run = RECORDED["write_run"]
@@ -148,6 +149,54 @@ def test_failed_and_void_audits_are_said_aloud(tmp_path: Path):
     assert "∞" in page
 
 
+def test_of_a_run_whose_audit_failed_neither_tile_nor_card_nor_comparison_states_an_epsilon(run: Path, tmp_path: Path):
+    """Must: say that none is stated. Must not: show one that the ledgers do not support, or call it boundless."""
+    failed = write_run(tmp_path / "failed", rounds=6, change=lambda facts: facts["job"]["privacy"].update(epsilon=0.5))
+    page = build(failed).read_text()
+    tiles = page[page.index('<div class="figures">') : page.index('<section id="privacy">')]
+    assert "the audit failed, so none is stated" in tiles
+    assert "∞" not in tiles
+    card = (failed / "card.md").read_text()
+    assert "**FAIL**" in card
+    assert "differential privacy for one" not in card
+    shown = compare(run, failed, tmp_path / "compared.html").read_text()
+    row = shown[shown.index("ε of one record") :].split("</tr>")[0]
+    assert row.count("<data") == 1
+
+
+def test_page_card_and_comparison_name_an_accuracy_alike_and_give_its_interval(run: Path, tmp_path: Path):
+    folder = write_run(tmp_path / "known", rounds=6, change=lambda facts: facts["baselines"].update(records=400))
+    page, card = build(folder).read_text(), (folder / "card.md").read_text()
+    learning = json.loads((folder / "audit.json").read_text())["learning"]
+    low, high = learning["accuracy_interval"]
+    assert low == pytest.approx(0.6959, abs=1e-3)  # Wilson 1927 by hand: 0.741 of 400
+    assert high == pytest.approx(0.7815, abs=1e-3)
+    for name in ACCURACIES.values():
+        assert name in card
+    assert ACCURACIES["accuracy"].lower() in page
+    for end in (low, high):
+        assert f"{100 * end:.1f}\u202f%" in page
+        assert f"{100 * end:.1f} %" in card
+    assert json.loads((run / "audit.json").read_text())["learning"]["accuracy_interval"] is None
+
+
+def test_what_nobody_set_a_tolerance_for_is_not_judged(run: Path):
+    """Must: judge the differences. Must not: call a ratio inconclusive beside them."""
+    for name in ("report.html", "card.md"):
+        rows = [line for line in (run / name).read_text().splitlines() if "smallest to largest" in line]
+        assert rows
+    card = [line for line in (run / "card.md").read_text().splitlines() if "smallest to largest" in line]
+    assert all(line.endswith("| not judged |") for line in card)
+
+
+def test_lines_and_their_keys_are_told_apart_by_dashes_too(run: Path):
+    page = (run / "report.html").read_text()
+    style = (page[page.index("<style>") : page.index("</style>")]).replace(" ", "")
+    dashes = [re.search(rf"svg\.line\.s{i}{{stroke-dasharray:([^;]+);}}", style) for i in range(1, 6)]
+    assert len({found.group(1) for found in dashes if found}) == 5
+    assert page.count('class="swatch"') >= 6
+
+
 def test_audit_json_holds_both_audits(run: Path):
     found = json.loads((run / "audit.json").read_text())
     assert found["schema"] == 1
@@ -190,4 +239,14 @@ def test_two_runs_are_compared_on_one_page(run: Path, tmp_path: Path):
     page = out.read_text()
     assert "diabetes-progression and shorter" in page
     read(page)
-    assert compare(run, other, out).read_text() == page
+    assert compare(run, other, tmp_path / "again.html").read_text() == page
+
+
+@pytest.mark.parametrize("taken", ["a file", "a folder"])
+def test_a_comparison_overwrites_nothing(run: Path, tmp_path: Path, taken: str):
+    out = tmp_path / "mine.html"
+    out.mkdir() if taken == "a folder" else out.write_text("mine")
+    outcome = CliRunner().invoke(app, ["compare", str(run), str(run), "--out", str(out), "--json"])
+    assert outcome.exit_code == 3
+    assert json.loads(outcome.stdout.splitlines()[-1])["refusal"]["code"] == "FILE_EXISTS"
+    assert out.is_dir() or out.read_text() == "mine"

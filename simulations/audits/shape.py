@@ -1,0 +1,147 @@
+"""The form that the files of a run have; what has another one is refused before anything is computed from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from common.errors import Code, Refusal
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Privacy:
+    mode: str | None = None
+    unit: str | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    evaluation_epsilon: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    name: str
+    model: _Model
+    privacy: _Privacy = _Privacy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Site:
+    name: str
+    identity: Any
+    id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    sites: list[_Site]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """`epsilon` may be anything: the audit finds what is no number."""
+
+    head: str | None = None
+    epsilon: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evaluation:
+    round: int
+    sites: list[str]
+    cells: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Baselines:
+    alone: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Refused:
+    site: str
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """run.json, as far as audits and report rely on it."""
+
+    run: str
+    job: _Job
+    manifest: _Manifest
+    heads: dict[str, _Head | None]
+    evaluation: _Evaluation | None = None
+    baselines: _Baselines | None = None
+    refusals: list[_Refused] | None = None
+    versions: dict[str, Any] | None = None
+    noise: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Round:
+    """One line of rounds.jsonl."""
+
+    round: int
+    sites: list[str] = field(default_factory=list)
+    refusals: list[_Refused] = field(default_factory=list)
+    epsilon: dict[str, float | None] | None = None
+    bytes: dict[str, int] | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    exact_accuracy: float | None = None
+
+
+def check_facts(facts: Mapping[str, Any]) -> None:
+    """Refuse a run.json of another form. Errors: Refusal DATA_INVALID with the place."""
+    heads = facts.get("heads")
+    if isinstance(heads, dict):
+        heads = {name: {**head, "epsilon": None} if isinstance(head, dict) else head for name, head in heads.items()}
+    _check({**facts, "heads": heads}, _Facts, "run.json")
+
+
+def check_round(row: Mapping[str, Any], place: str) -> None:
+    """Refuse a line of rounds.jsonl of another form. Errors: Refusal DATA_INVALID with the place."""
+    _check(row, _Round, place)
+
+
+def read_object(text: str, place: str) -> dict[str, Any]:
+    """A JSON object. Errors: Refusal DATA_INVALID."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise invalid(place, "it is no JSON object", "Use the directory as it was written")
+    return value
+
+
+def invalid(what: str, why: str, do: str) -> Refusal:
+    """A file that is not what a run writes."""
+    return Refusal(Code.DATA_INVALID, f"{what} not read", why, do)
+
+
+def _check(value: Mapping[str, Any], kind: Any, place: str) -> None:
+    try:
+        msgspec.convert(value, type=kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise invalid(place, str(error).replace("`", "'"), "Use the directory as it was written") from None
+    if where := _not_finite(value, ""):
+        raise invalid(place, f"the number at {where[1:]} is not finite", "Use the directory as it was written")
+
+
+def _not_finite(value: Any, where: str) -> str:
+    """Place of the first number in `value` that is not finite; empty if there is none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return where
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((found for name, part in inner if (found := _not_finite(part, f"{where}.{name}"))), "")
