@@ -186,11 +186,11 @@ class Guard:
 
     def _exhausted(self, plan: MechanismPlan, steps: int, before: Spending) -> Refusal:
         """The refusal of a charge, with what is left of the budget."""
-        left = max(0.0, self._limit.epsilon - before.gated)
+        left = math.floor(1000 * max(0.0, self._limit.epsilon - before.gated)) / 1000  # never more than there is
         return Refusal(
             Code.BUDGET_EXHAUSTED,
             f"{steps} steps of mode {plan.mode} not run",
-            f"they would cost more than the {left:.3g} that is left of the site's epsilon of {self._limit.epsilon:g}",
+            f"they would cost more than the {left:g} that is left of the site's epsilon of {self._limit.epsilon:g}",
             "Ask the keeper of the site, or plan fewer rounds with more noise",
         )
 

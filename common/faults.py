@@ -21,9 +21,11 @@ _DO = {
 
 
 def refusal_of_system(error: OSError) -> Refusal | None:
-    """FILE_UNWRITABLE for what lies with the place that was named; None where the error tells nothing of the kind."""
-    if error.errno not in _DO:
-        return None
+    """FILE_UNWRITABLE or FILE_MISSING for what lies with a place; None where the error tells nothing of the kind."""
     place = error.filename if isinstance(error.filename, str) else "The file"
     why = (error.strerror or "the system refuses").lower()
+    if error.errno == errno.ENOENT:
+        return Refusal(Code.FILE_MISSING, f"{place} not used", why, "Check the path, and the folder you are in")
+    if error.errno not in _DO:
+        return None
     return Refusal(Code.FILE_UNWRITABLE, f"{place} not used", why, _DO[error.errno])

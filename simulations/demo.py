@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import sys
 import time
@@ -142,6 +143,7 @@ def _say(text: str, *, json: bool) -> None:
 
 def _show(row: dict[str, Any], step: Callable[..., None]) -> None:
     loss = f"loss {row['loss']:.3f}" if row["loss"] is not None else ""
-    spent = f"epsilon {max((e for e in row['epsilon'].values() if e is not None), default=0.0):.2f}"
+    most = max((e for e in row["epsilon"].values() if e is not None), default=0.0)
+    spent = f"epsilon {math.ceil(100 * most - 1e-9) / 100:.2f}"
     refused = "".join(f", {each['site']} {each['code']}" for each in row["refusals"])
     step(note=f"{loss} {spent} {len(row['sites'])} sites{refused}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,9 +23,15 @@ from simulations.yardsticks import measure
 
 
 def refuse_to_overwrite(out: Path) -> None:
-    """Refuse a folder that holds anything, before any work is done. Errors: Refusal FILE_EXISTS."""
+    """Refuse a folder that holds anything or cannot be made, before any work is done.
+
+    Errors: Refusal FILE_EXISTS, FILE_UNWRITABLE.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Refusal(Code.FILE_EXISTS, f"{out} not used", "it is not empty", "Name a new folder with --out")
+    above = next(place for place in out.absolute().parents if place.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise Refusal(Code.FILE_UNWRITABLE, f"{out} not used", f"{above} cannot be written", "Name another place")
 
 
 def finish(scenario: Scenario, job: Job, federation: FederationFolder, result: Path, out: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def card(run: Run, found: Mapping[str, Any]) -> str:
     environment = Environment(  # noqa: S701 - Markdown, not HTML; values pass through `line`
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(line=_line, yaml=_yaml, pct=_percent, ends=_ends)
+    environment.filters.update(line=_line, yaml=_yaml, pct=_percent, ends=_ends, share=_share)
     return (
         environment.get_template("card.md")
         .render(
@@ -56,6 +56,11 @@ def _yaml(value: object) -> str:
 
 def _percent(value: float | None) -> str:
     return DASH if value is None else f"{100 * value:.1f} %"
+
+
+def _share(value: float | None, name: str) -> str:
+    """A metric by its kind, as on the page: differences in per cent, ratios as they are."""
+    return f"{value:.2f}" if value is not None and name.endswith("_ratio") else _percent(value)
 
 
 def _ends(interval: Sequence[float] | None) -> str:

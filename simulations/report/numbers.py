@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import ROUND_CEILING, Context, Decimal
 
 from markupsafe import Markup
 
@@ -32,13 +33,18 @@ def epsilon(value: float | None) -> Markup:
 
 
 def small(value: float | None) -> Markup:
-    """A probability such as delta: 1e-05 as 0.00001 would be unreadable."""
-    return _data(value, DASH if value is None else f"{value:.0e}".replace("e-0", "e-"))
+    """A probability such as delta, of two digits and rounded up: 1e-05 as 0.00001 would be unreadable."""
+    return _data(value, DASH if value is None else _power(value))
 
 
 def share(value: float | None, name: str) -> Markup:
     """A metric by its kind: differences in per cent, ratios as they are."""
     return number(value, 2) if name.endswith("_ratio") else percent(value)
+
+
+def _power(value: float) -> str:
+    exact = Context(prec=2, rounding=ROUND_CEILING).create_decimal(Decimal(f"{value:.10g}"))
+    return f"{float(exact):.1e}".replace(".0e", "e").replace("e-0", "e-")
 
 
 def _up(value: float, digits: int) -> float:

@@ -72,6 +72,15 @@ def test_a_run_directory_has_every_part_of_the_contract(world: tuple[Scenario, F
     strict(out / "audit.json")
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file" / "out", tmp_path / "file" / "deep" / "out"):
+        with pytest.raises(Refusal) as refused:
+            refuse_to_overwrite(out)
+        assert refused.value.code is Code.FILE_UNWRITABLE
+    refuse_to_overwrite(tmp_path / "new" / "deep" / "out")
+
+
 def test_the_exact_curve_is_written_beside_what_the_coordinator_knew(
     world: tuple[Scenario, Finished], tmp_path: Path
 ) -> None:

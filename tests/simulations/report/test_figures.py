@@ -69,6 +69,7 @@ def test_numbers_are_rounded_for_people_and_exact_for_machines():
     assert percent(0.125, 0).endswith("12\u202f%</data>")
     assert count(16281).endswith(">16\u202f281</data>")
     assert small(1e-5).endswith(">1e-5</data>")
+    assert small(1.41e-5).endswith(">1.5e-5</data>")
     assert [str(shown(None)) for shown in (number, percent, count, small, epsilon)] == ["—", "—", "—", "—", "∞"]
 
 
