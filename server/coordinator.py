@@ -27,7 +27,7 @@ from server.cohort import FINAL, wait_for
 from server.gathering import Questions, Sites
 from server.job import read_job
 from server.ledgers import brought_up_to_date
-from server.records import SCHEMA, Record, write_record
+from server.records import SCHEMA, Record, signed_record, write_record
 from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
 
@@ -206,7 +206,7 @@ def _opening_state(work: Work, questions: Questions, settings: RunSettings, run_
 
 
 def _record(work: Work, questions: Questions, run_id: bytes, state: State) -> Record:
-    """The run directory's content, with every site's public ledger that can be had now."""
+    """The run directory's content, signed, with every site's public ledger that can be had now."""
     order = LedgerOrder(run=run_id, job=work.job.to_bytes())
     ledgers: dict[str, bytes] = {}
     marks: dict[str, str] = {}
@@ -217,13 +217,14 @@ def _record(work: Work, questions: Questions, run_id: bytes, state: State) -> Re
             if answer.reply.data:
                 marks[name] = answer.reply.data.hex()
             state = brought_up_to_date(state, work, answer.site, answer.reply)
-    return Record(
+    record = Record(
         run={**_run_table(work, run_id, state), "fingerprints": marks},
         rounds=state.rounds,
         layout=work.layout,
         parameters=state.parameters,
         ledgers=ledgers,
     )
+    return signed_record(record, questions.signer)
 
 
 def _run_table(work: Work, run_id: bytes, state: State) -> dict[str, Any]:

@@ -134,6 +134,11 @@ def parse_manifest(data: bytes, governance: bytes) -> Manifest:
     """
     body, signature = _opened(data)
     verify(governance, signature, _CONTEXT, canonical(body))
+    return manifest_from(body)
+
+
+def manifest_from(body: dict[str, Any]) -> Manifest:
+    """The inverse of `manifest_table`: typed, but signed by nobody. Errors: Refusal E_MANIFEST."""
     try:
         manifest = load(Manifest, _with_bytes(body))
     except (Refusal, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -177,7 +182,7 @@ def manifest_table(manifest: Manifest) -> dict[str, Any]:
 
 
 def _with_bytes(body: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `_table`, before types are checked."""
+    """The body with its keys as bytes, before types are checked."""
     sites = [{**site, "identity": bytes.fromhex(site["identity"])} for site in body["sites"]]
     return {**body, "coordinator": bytes.fromhex(body["coordinator"]), "sites": sites}
 
