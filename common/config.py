@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import json
 import math
+import sys
 import tomllib
 import types
 import typing
@@ -19,6 +20,7 @@ import msgspec
 from common.errors import Code, Refusal
 
 T = TypeVar("T")
+_LARGEST = sys.float_info.max  # NaN and infinity are beyond it, and so is an integer that has no float
 
 
 def load(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
@@ -94,7 +96,7 @@ def digest(value: Any) -> bytes:
 
 def finite(value: float, name: str, *, above: float = -math.inf, at_most: float = math.inf) -> None:
     """Refuse `value` unless above < value <= at_most and finite. `bool` is no number."""
-    if isinstance(value, bool) or not math.isfinite(value) or not above < value <= at_most:
+    if isinstance(value, bool) or not -_LARGEST <= value <= _LARGEST or not above < value <= at_most:
         bounds = [f"above {above:g}"] * math.isfinite(above) + [f"at most {at_most:g}"] * math.isfinite(at_most)
         raise Refusal(
             Code.CONFIG_INVALID, f"{name} = {value}", f"it must be {' and '.join(bounds) or 'finite'}", "Correct it"

@@ -51,8 +51,8 @@ class SiteEntry:
             raise refused(f"Site {self.id}", "its identity is no Ed25519 public key", "Use the key of its kit")
         if "\n" in self.node or len(self.node.split(" ")) < 2:
             raise refused(f"Site {self.id}", "its node key is not one line of OpenSSH text", "Use the key of its kit")
-        if self.nominal_records < 1:
-            raise refused(f"Site {self.id}", "its nominal number of records is below 1", "State a public size")
+        if not 1 <= self.nominal_records <= 2**53:
+            raise refused(f"Site {self.id}", "its nominal number of records is not 1 to 2^53", "State a public size")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,34 +4,83 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from common.config import canonical
 from common.errors import Code, Refusal
 
 SCHEMA = 1
+Table = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What a run wrote down.
 
-    facts    run.json: job, versions, seeds, manifest, ledger heads, evaluation
+    facts    run.json: job, versions, seeds, manifest, ledger heads, evaluation, the coordinator's signed statement
     rounds   rounds.jsonl, in order
     ledgers  public ledger of each site by name, as bytes; a site whose file is missing is missing here
+    model    content of model.safetensors; None if the file is missing
+    The forms that `_Facts` and `_Row` name are checked, and nothing else is.
     """
 
     folder: Path
     facts: Mapping[str, Any]
     rounds: tuple[Mapping[str, Any], ...]
     ledgers: Mapping[str, bytes] = field(repr=False)
+    model: bytes | None = field(default=None, repr=False)
 
     @property
     def sites(self) -> list[str]:
         """Names of the manifest's sites, in its order."""
         return [str(site["name"]) for site in self.facts["manifest"]["sites"]]
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    sites: list[_Member]
+
+
+@dataclass(frozen=True)
+class _Job:
+    privacy: Table
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    round: int
+    sites: list[str]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What run.json must hold, in which form, for anything to be said about it."""
+
+    run: str
+    job: _Job
+    manifest: _Manifest
+    heads: dict[str, Table]
+    fingerprints: Table | None = None
+    evaluation: _Evaluation | None = None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The same of every line of rounds.jsonl."""
+
+    round: int
+    sites: list[str]
 
 
 def read_run(folder: Path) -> Run:
@@ -47,11 +96,38 @@ def read_run(folder: Path) -> Run:
         raise Refusal(
             Code.RUN_FAILED, f"{folder} not audited", "the run did not complete", "Resume the run, then audit it"
         )
-    _check(facts)
+    _check(facts, _Facts, "run.json")
     lines = _text(folder / "rounds.jsonl").splitlines()
     rounds = tuple(_object(line, f"rounds.jsonl, line {i}") for i, line in enumerate(lines, 1) if line.strip())
+    for i, row in enumerate(rounds, 1):
+        _check(row, _Row, f"rounds.jsonl, round {i}")
     files = sorted((folder / "ledgers").glob("*.jsonl"))
-    return Run(folder=folder, facts=facts, rounds=rounds, ledgers={file.stem: file.read_bytes() for file in files})
+    model = folder / "model.safetensors"
+    return Run(
+        folder=folder,
+        facts=facts,
+        rounds=rounds,
+        ledgers={file.stem: file.read_bytes() for file in files},
+        model=model.read_bytes() if model.is_file() else None,
+    )
+
+
+def figure(value: object) -> float:
+    """A number of a record as float; NaN, which no comparison accepts, for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def digest_of(value: object) -> str | None:
+    """SHA-256 of a record's value in canonical form, hex; None if it has no such form."""
+    try:
+        return hashlib.sha256(canonical(value)).hexdigest()
+    except (Refusal, RecursionError):
+        return None
 
 
 def artifacts(run: Run) -> list[dict[str, Any]]:
@@ -64,17 +140,15 @@ def artifacts(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _check(facts: Mapping[str, Any]) -> None:
-    """Refuse facts without the keys that the audits cannot do without."""
-    for name, kind in (("run", str), ("job", dict), ("manifest", dict), ("heads", dict)):
-        if not isinstance(facts.get(name), kind):
-            raise _invalid("run.json", f"{name!r} is missing or of another type", "Use the directory as it was written")
-    sites = facts["manifest"].get("sites")
-    if not isinstance(sites, list) or not all(isinstance(s, dict) and {"name", "identity"} <= s.keys() for s in sites):
-        raise _invalid("run.json", "its manifest names no sites", "Use the directory as it was written")
+def _check(table: Table, form: type, place: str) -> None:
+    """Refuse a table without the keys and types that the audits cannot do without."""
+    try:
+        msgspec.convert(table, form, strict=True)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _invalid(place, str(error).replace("`", "'"), "Use the directory as it was written") from None
 
 
-def _object(text: str, place: str) -> dict[str, Any]:
+def _object(text: str, place: str) -> Table:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The coordinator's statement covers all of a run's record but what a simulation adds, and verifies for one key only."""
+"""The coordinator's statement covers all of a record but what a simulation adds, and verifies for one key only."""
 
 from __future__ import annotations
 
