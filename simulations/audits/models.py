@@ -39,7 +39,7 @@ def unlike_the_ledgers(run: Run, work: Work | None, accounts: Iterable[Account])
         return
     for site, models in sorted(started.get(len(run.rounds), {}).items()):
         if models != digest:
-            yield Finding(Problem.MODEL_MISMATCH, site, "it counted on other parameters than those of the run's model")
+            yield Finding(Problem.MODEL_MISMATCH, site, "its ledger names other parameters after the last round")
 
 
 def _started(accounts: Iterable[Account]) -> dict[int, dict[str, str]]:
