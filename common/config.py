@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 import tomllib
 import types
 import typing
@@ -21,6 +22,7 @@ import msgspec
 from common.errors import Code, Refusal
 
 T = TypeVar("T")
+_LARGEST = sys.float_info.max  # NaN and infinity are beyond it, and so is an integer that has no float
 
 
 def load(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
@@ -116,7 +118,7 @@ def finite(
     below: float = math.inf,
 ) -> None:
     """Refuse `value` unless it is finite and within the given ends. `bool` is no number."""
-    number = not isinstance(value, bool) and math.isfinite(value)
+    number = not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
     if number and above < value < below and at_least <= value <= at_most:
         return
     ends = {"above": above, "at least": at_least, "at most": at_most, "below": below}

@@ -44,7 +44,7 @@ class AggregationSettings:
     bound: float | None = None
 
     def __post_init__(self) -> None:
-        finite(self.quorum, "aggregation.quorum", at_least=2)
+        finite(self.quorum, "aggregation.quorum", at_least=2, at_most=2**13)  # most sites of a manifest
         finite(self.session_rounds, "aggregation.session_rounds", above=0, at_most=1024)
         finite(self.deadline_seconds, "aggregation.deadline_seconds", above=0, at_most=86400)
         if self.bound is not None:

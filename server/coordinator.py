@@ -27,7 +27,7 @@ from server.cohort import FINAL, wait_for
 from server.gathering import Questions, Sites
 from server.job import read_job
 from server.ledgers import brought_up_to_date, keep_heads, known_heads
-from server.records import SCHEMA, Record, write_record
+from server.records import SCHEMA, Record, signed_record, write_record
 from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
 
@@ -148,7 +148,7 @@ def run_job(work: Work, questions: Questions, settings: RunSettings, pause: floa
         parameters=state.parameters,
         ledgers=ledgers,
     )
-    write_record(settings.result, record)
+    write_record(settings.result, signed_record(record, questions.signer))
     return state
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from common.errors import Code, Refusal
+from common.identity import Signer
 from common.parameters import Layout, named
+from common.statement import signed, statement_of
 
 SCHEMA = 1
 
@@ -35,6 +37,17 @@ class Record:
     parameters: NDArray[np.float32]
     ledgers: Mapping[str, bytes]
 
+    @property
+    def model(self) -> bytes:
+        """The content of model.safetensors. Errors: Refusal UPDATE_INVALID."""
+        return save(named(self.layout, self.parameters))
+
+
+def signed_record(record: Record, coordinator: Signer) -> Record:
+    """`record` with the coordinator's signed statement about all of it in run.json."""
+    statement = statement_of(record.run, record.rounds, record.model)
+    return replace(record, run={**record.run, **signed(statement, coordinator)})
+
 
 def write_record(folder: Path, record: Record) -> None:
     """Write the run directory `folder`. Errors: Refusal FILE_EXISTS if it holds anything; then it stays as it was."""
@@ -45,7 +58,7 @@ def write_record(folder: Path, record: Record) -> None:
     (part / "ledgers").mkdir(parents=True)
     _write(part / "run.json", json.dumps(record.run, indent=2, sort_keys=True).encode() + b"\n")
     _write(part / "rounds.jsonl", b"".join(json.dumps(row, sort_keys=True).encode() + b"\n" for row in record.rounds))
-    _write(part / "model.safetensors", save(named(record.layout, record.parameters)))
+    _write(part / "model.safetensors", record.model)
     for site, lines in record.ledgers.items():
         _write(part / "ledgers" / f"{site}.jsonl", lines)
     if folder.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,8 @@ def refuse_to_overwrite(out: Path) -> None:
 def finish(scenario: Scenario, job: Job, federation: FederationFolder, result: Path, out: Path) -> dict[str, Any]:
     """Write the run directory `out` from the coordinator's `result`; return what commands print of it.
 
-    What only a world that holds all data knows (exact accuracy, baselines) is added and marked as such.
+    What only a world that holds all data knows (exact accuracy, baselines, its seed) is added; the coordinator's
+    signature covers everything else and still holds.
     """
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -70,8 +72,7 @@ def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """The keys that `hushfed demo` and `hushfed simulate run` print, from run.json and the rounds."""
     rounds = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
     privacy, baselines = table["job"]["privacy"], table["baselines"] or {}
-    spent = [head["epsilon"] for head in table["heads"].values()]
-    void = privacy["mode"] == "none" or table["noise"] != "system" or None in spent
+    audited = json.loads((out / "audit.json").read_text())["privacy"]
     return {
         "status": table["status"],
         "run": str(out),
@@ -81,24 +82,22 @@ def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:
         "pooled_accuracy": baselines.get("pooled_accuracy"),
         "alone_accuracy": baselines.get("alone_accuracy"),
         "privacy": {
-            "epsilon": None if void or not spent else max(spent),
+            "epsilon": audited["epsilon"],
             "delta": privacy["delta"],
             "unit": privacy["unit"],
             "mode": privacy["mode"],
         },
-        "claim": _claim(out, table),
+        "claim": _claim(audited),
         "seconds": table["seconds"],
         "seconds_per_round": round(sum(row["seconds"] for row in rounds) / max(1, len(rounds)), 3),
         "report": str(out / "report.html"),
     }
 
 
-def _claim(out: Path, table: Mapping[str, Any]) -> str | None:
+def _claim(audited: Mapping[str, Any]) -> str | None:
     """What may be said of the site that spent most, in the audit's own sentence."""
-    found = json.loads((out / "audit.json").read_text())["privacy"]
-    spent = {name: head["epsilon"] or 0.0 for name, head in table["heads"].items()}
-    claims = {site["site"]: claim for site, claim in zip(found["sites"], found["claims"], strict=False)}
-    return claims.get(max(spent, key=lambda name: spent[name])) if spent else None
+    costs = [math.inf if site["recomputed"] is None else site["recomputed"] for site in audited["sites"]]
+    return str(audited["claims"][costs.index(max(costs))]) if costs else None
 
 
 def _flat(path: Path, job: Job) -> Flat:

@@ -51,8 +51,8 @@ class SiteEntry:
             raise refused(f"Site {self.id}", "its identity is no Ed25519 public key", "Use the key of its kit")
         if "\n" in self.node or len(self.node.split(" ")) < 2:
             raise refused(f"Site {self.id}", "its node key is not one line of OpenSSH text", "Use the key of its kit")
-        if self.nominal_records < 1:
-            raise refused(f"Site {self.id}", "its nominal number of records is below 1", "State a public size")
+        if not 1 <= self.nominal_records <= 2**53:
+            raise refused(f"Site {self.id}", "its nominal number of records is not 1 to 2^53", "State a public size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +134,11 @@ def parse_manifest(data: bytes, governance: bytes) -> Manifest:
     """
     body, signature = _opened(data)
     verify(governance, signature, _CONTEXT, canonical(body))
+    return manifest_from(body)
+
+
+def manifest_from(body: dict[str, Any]) -> Manifest:
+    """The inverse of `manifest_table`: typed, but signed by nobody. Errors: Refusal E_MANIFEST."""
     try:
         manifest = load(Manifest, _with_bytes(body))
     except (Refusal, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -177,7 +182,7 @@ def manifest_table(manifest: Manifest) -> dict[str, Any]:
 
 
 def _with_bytes(body: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `_table`, before types are checked."""
+    """The body with its keys as bytes, before types are checked."""
     sites = [{**site, "identity": bytes.fromhex(site["identity"])} for site in body["sites"]]
     return {**body, "coordinator": bytes.fromhex(body["coordinator"]), "sites": sites}
 

@@ -13,6 +13,7 @@ from simulations.audits import fairness, privacy, tables
 from simulations.audits.fairness import Tolerance
 from simulations.audits.groups import Tally, from_release
 from simulations.audits.intervals import Verdict
+from simulations.audits.record import read_anchors
 from simulations.audits.runs import read_run
 
 app = typer.Typer(help="Audits whose verdict is the exit code: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 refused.")
@@ -26,6 +27,9 @@ Threshold = Annotated[float | None, typer.Option("--threshold", help="With --tab
 Sensitive = Annotated[list[str] | None, typer.Option("--sensitive", help="Attribute to compare by; repeatable.")]
 Difference = Annotated[float | None, typer.Option("--tolerance", help="Largest accepted difference of a rate.")]
 Ratio = Annotated[float | None, typer.Option("--ratio-tolerance", help="Smallest accepted ratio of a rate, as 0.8.")]
+Manifest = Annotated[Path | None, typer.Option("--manifest", help="Signed manifest.json, got from elsewhere.")]
+Governance = Annotated[str | None, typer.Option("--governance", help="Key that signed it: hex, or a file of it.")]
+Heads = Annotated[Path | None, typer.Option("--heads", help="JSON of ledger heads by site, as keepers noted them.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
 
 _EXITS = {
@@ -37,11 +41,30 @@ _EXITS = {
 
 @app.command("privacy")
 @console.guarded
-def audit_privacy(run: Run, json: Json = False) -> console.Exit:
-    """Verify every site's ledger and recompute every epsilon from the plans alone."""
-    found = privacy.audit(read_run(run))
-    console.emit(found if json else _legible(found), json=json)
+def audit_privacy(
+    run: Run,
+    *,
+    manifest: Manifest = None,
+    governance: Governance = None,
+    heads: Heads = None,
+    json: Json = False,
+) -> console.Exit:
+    """Verify record, ledgers and model by their signatures, and recompute every epsilon from the plans alone."""
+    found = privacy.audit(read_run(run), read_anchors(manifest, governance, heads))
+    console.emit(found if json else _legible(found) | {"compare": _compare(found)}, json=json)
     return _EXITS[Verdict(found["verdict"])]
+
+
+def _compare(found: dict[str, Any]) -> str:
+    """What the manifest's digest must be compared with, if it was not."""
+    if "MANIFEST_MISMATCH" in found["problems"]:
+        return "The manifest is another than the one you gave, so nothing in this run proves who signed it."
+    if found["anchors"]["manifest"]:
+        return "The manifest is the one you gave, signed by the key of governance that you gave."
+    return (
+        "Compare the manifest's digest with the one that the federation's governance tells you, "
+        "or give its signed file with --manifest and --governance: all signatures here are checked with its keys."
+    )
 
 
 @app.command("fairness")

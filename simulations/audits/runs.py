@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.config import canonical
 from common.errors import Code, Refusal
 from simulations.audits.shape import check_facts, check_round, invalid, read_object
 
@@ -18,15 +20,18 @@ SCHEMA = 1
 class Run:
     """What a run wrote down.
 
-    facts    run.json: job, versions, seeds, manifest, ledger heads, evaluation
+    facts    run.json: job, versions, seeds, manifest, ledger heads, evaluation, the coordinator's signed statement
     rounds   rounds.jsonl, in order
     ledgers  public ledger of each site by name, as bytes; a site whose file is missing is missing here
+    model    content of model.safetensors; None if the file is missing
+    The forms that `shape.py` names are checked, and nothing else is.
     """
 
     folder: Path
     facts: Mapping[str, Any]
     rounds: tuple[Mapping[str, Any], ...]
     ledgers: Mapping[str, bytes] = field(repr=False)
+    model: bytes | None = field(default=None, repr=False)
 
     @property
     def sites(self) -> list[str]:
@@ -51,7 +56,32 @@ def read_run(folder: Path) -> Run:
     lines = _text(folder / "rounds.jsonl").splitlines()
     rounds = tuple(_round(line, f"rounds.jsonl, line {i}") for i, line in enumerate(lines, 1) if line.strip())
     files = sorted((folder / "ledgers").glob("*.jsonl"))
-    return Run(folder=folder, facts=facts, rounds=rounds, ledgers={file.stem: file.read_bytes() for file in files})
+    model = folder / "model.safetensors"
+    return Run(
+        folder=folder,
+        facts=facts,
+        rounds=rounds,
+        ledgers={file.stem: file.read_bytes() for file in files},
+        model=model.read_bytes() if model.is_file() else None,
+    )
+
+
+def figure(value: object) -> float:
+    """A number of a record as float; NaN, which no comparison accepts, for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def digest_of(value: object) -> str | None:
+    """SHA-256 of a record's value in canonical form, hex; None if it has no such form."""
+    try:
+        return hashlib.sha256(canonical(value)).hexdigest()
+    except (Refusal, RecursionError):
+        return None
 
 
 def artifacts(run: Run) -> list[dict[str, Any]]:

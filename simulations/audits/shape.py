@@ -31,7 +31,7 @@ class _Model:
 class _Job:
     name: str
     model: _Model
-    privacy: _Privacy = _Privacy()
+    privacy: _Privacy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,7 @@ class _Facts:
     job: _Job
     manifest: _Manifest
     heads: dict[str, _Head | None]
+    fingerprints: dict[str, Any] | None = None
     evaluation: _Evaluation | None = None
     baselines: _Baselines | None = None
     refusals: list[_Refused] | None = None
@@ -92,7 +93,7 @@ class _Round:
     """One line of rounds.jsonl."""
 
     round: int
-    sites: list[str] = field(default_factory=list)
+    sites: list[str]
     refusals: list[_Refused] = field(default_factory=list)
     epsilon: dict[str, float | None] | None = None
     bytes: dict[str, int] | None = None

@@ -115,6 +115,14 @@ def test_a_missing_setting_is_refused_by_name() -> None:
     assert "colour" in refusal(Tree, {"height": 1, "leaf": {}}).why
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, -(10**400), True])
+def test_what_is_no_finite_number_is_refused(value: float) -> None:
+    with pytest.raises(Refusal) as refused:
+        finite(value, "size")
+    assert refused.value.code is Code.CONFIG_INVALID
+    finite(2**53, "size", above=0)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
     found = refusal(Tree, {"height": 1, "leaf": {"colour": "red", "weight": value}})

@@ -17,6 +17,7 @@ import server.coordinator
 from common.config import plain
 from common.errors import Code, Refusal
 from common.messages import AnyOrder, LedgerOrder, OfferOrder, UnmaskOrder, WorkOrder
+from common.statement import opened, statement_of
 from server.checkpoints import State
 from server.coordinator import RunSettings, manifest_of, node_keys, run, run_job
 from server.rounds import Table, play
@@ -100,6 +101,10 @@ def test_a_run_leaves_its_record_and_its_history(whole: dict[str, Any]) -> None:
     assert np.array_equal(
         np.concatenate([arrays[name].reshape(-1) for name in whole["desk"].work.layout.names]), parameters
     )
+    statement = opened(table, whole["desk"].work.manifest.coordinator)
+    assert statement == statement_of(table, rows, (settings.result / "model.safetensors").read_bytes())
+    assert statement.job == whole["desk"].work.job.digest().hex()
+    assert statement.manifest == whole["desk"].work.manifest.digest.hex()
     for site in table["heads"]:
         assert len((settings.result / "ledgers" / f"{site}.jsonl").read_bytes().splitlines()) == 1 + 2 * 4
 

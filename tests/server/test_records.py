@@ -11,8 +11,10 @@ from safetensors.numpy import load_file
 
 import server.records
 from common.errors import Code, Refusal
+from common.identity import Signer
 from common.parameters import Layout
-from server.records import Record, write_record
+from common.statement import opened, statement_of
+from server.records import Record, signed_record, write_record
 
 RECORD = Record(
     run={"status": "completed", "schema": 1},
@@ -42,6 +44,18 @@ def test_a_folder_that_holds_anything_stays_as_it_was(tmp_path: Path) -> None:
         write_record(tmp_path, RECORD)
     assert refused.value.code is Code.FILE_EXISTS
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_signed_record_states_what_its_files_hold(tmp_path: Path) -> None:
+    signer = Signer.generate()
+    run = {**RECORD.run, "run": "ab" * 16, "job": {}, "manifest": {}, "heads": {}, "noise": "system"}
+    record = Record(**{**vars(RECORD), "run": run})
+    write_record(tmp_path / "result", signed_record(record, signer))
+    told = json.loads((tmp_path / "result" / "run.json").read_text())
+    rows = [json.loads(line) for line in (tmp_path / "result" / "rounds.jsonl").read_text().splitlines()]
+    model = (tmp_path / "result" / "model.safetensors").read_bytes()
+    assert opened(told, signer.public) == statement_of(told, rows, model)
+    assert {name: value for name, value in told.items() if name not in ("statement", "signature")} == run
 
 
 @pytest.mark.parametrize("after", range(5))

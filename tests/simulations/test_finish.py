@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 import simulations.finish
 from common.errors import Code, Refusal
+from simulations.audits.privacy import audit
+from simulations.audits.runs import read_run
 from simulations.door import app
 from simulations.finish import finish, refuse_to_overwrite
 from simulations.scenario import Scenario
@@ -89,6 +91,20 @@ def test_the_exact_curve_is_written_beside_what_the_coordinator_knew(
     assert [row["round"] for row in rows] == [1, 2, 3]
     assert all(0 <= row["exact_accuracy"] <= 1 for row in rows)
     assert rows[-1]["exact_accuracy"] == told["accuracy"]
+
+
+def test_what_is_added_leaves_the_coordinators_signature_whole(
+    world: tuple[Scenario, Finished], tmp_path: Path
+) -> None:
+    """Must: pass the audit, with the figure that it recomputed. Must not: hold after anything else was changed."""
+    told = finished(world, tmp_path / "out")
+    found = strict(tmp_path / "out" / "audit.json")["privacy"]
+    assert (found["verified"], found["problems"]) == (True, [])
+    assert told["privacy"]["epsilon"] == found["epsilon"]
+    facts = strict(tmp_path / "out" / "run.json")
+    (tmp_path / "out" / "run.json").write_text(json.dumps(facts | {"versions": {}}))
+    again = audit(read_run(tmp_path / "out"))
+    assert (again["problems"], again["epsilon"]) == (["RECORD_MISMATCH"], None)
 
 
 def test_a_folder_that_holds_anything_is_refused_before_any_work(tmp_path: Path) -> None:

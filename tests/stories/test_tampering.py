@@ -176,6 +176,39 @@ def a_smaller_promise(run: Path) -> None:
     edit_run(run, lambda table: table["job"]["privacy"].update(epsilon=0.1))
 
 
+def another_unit(run: Path) -> None:
+    edit_run(run, lambda table: table["job"]["privacy"].update(unit="site", delta=1e-12, epsilon=100.0))
+
+
+def half_a_run(run: Path) -> None:
+    """Without its second round and its counts, with heads and a job that fit."""
+    change(run / "rounds.jsonl", lambda rows: rows.pop())
+    heads = {}
+    for ledger in sorted((run / "ledgers").iterdir()):
+        change(ledger, lambda lines: lines.__delitem__(slice(3, None)))
+        heads[ledger.stem] = {"head": json.loads(ledger.read_text().splitlines()[-1])["hash"], "epsilon": 2.0}
+
+    def shorten(table: dict[str, Any]) -> None:
+        table.update(heads=heads, evaluation=None)
+        table["job"].update(rounds=1)
+        table["job"]["privacy"]["spare_rounds"] += 1
+
+    edit_run(run, shorten)
+
+
+def another_model(run: Path) -> None:
+    path = run / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x3f")
+
+
+def no_statement(run: Path) -> None:
+    edit_run(run, lambda table: table.pop("statement"))
+
+
+def better_rounds(run: Path) -> None:
+    change(run / "rounds.jsonl", lambda rows: rows[0].update(accuracy=1.0))
+
+
 def edit_run(run: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     table = run_of(run)
     edit(table)
@@ -193,12 +226,22 @@ FORGERIES: list[tuple[Callable[[Path], None], set[str]]] = [
     (a_smaller_epsilon, {"EPSILON_UNDERSTATED"}),
     (a_head_nobody_acknowledged, {"HEAD_MISMATCH"}),
     (no_ledger, {"LEDGER_MISSING"}),
-    (a_smaller_promise, {"BUDGET_EXCEEDED"}),
+    (a_smaller_promise, {"JOB_MISMATCH", "RECORD_MISMATCH"}),
+    (another_unit, {"JOB_MISMATCH", "RECORD_MISMATCH"}),
+    (half_a_run, {"ROUNDS_MISMATCH", "RECORD_MISMATCH"}),
+    (another_model, {"MODEL_MISMATCH"}),
+    (no_statement, {"RECORD_UNSIGNED"}),
+    (better_rounds, {"ROUNDS_MISMATCH"}),
 ]
 
 
-def test_an_untouched_run_passes_the_audit(finished: Path):
-    code, found = command("audit", "privacy", str(finished / "coordinator" / "state" / "result"))
+def test_an_untouched_run_passes_the_audit(finished: Path, tmp_path: Path):
+    coordinator = finished / "coordinator"
+    result = coordinator / "state" / "result"
+    heads = {site: row["head"] for site, row in run_of(result)["heads"].items()}
+    (tmp_path / "heads.json").write_text(json.dumps(heads))
+    known = ["--manifest", str(coordinator / "manifest.json"), "--governance", str(coordinator / "governance.pub")]
+    code, found = command("audit", "privacy", str(result), *known, "--heads", str(tmp_path / "heads.json"))
     assert (code, found["verified"], found["problems"]) == (0, True, [])
     assert all(site["recomputed"] <= site["epsilon"] + 1e-3 for site in found["sites"])
 
@@ -207,12 +250,13 @@ def test_an_untouched_run_passes_the_audit(finished: Path):
 def test_a_run_directory_that_was_changed_fails_the_audit(
     finished: Path, tmp_path: Path, forge: Callable[[Path], None], problems: set[str]
 ):
-    """Must: exit with 1 and name the right problem, at the right site. Must not: claim anything for that site."""
+    """Must: exit with 1 and name the right problem, at the right site or of the whole run. Must not: claim anything."""
     run = Path(shutil.copytree(finished / "coordinator" / "state" / "result", tmp_path / "run"))
     forge(run)
     code, found = command("audit", "privacy", str(run))
     assert code == 1
     assert not found["verified"]
     assert problems <= set(found["problems"])
-    assert {finding["site"] for finding in found["findings"] if finding["code"] in problems} >= {"clinic-b"}
-    assert "no differential privacy is claimed" in found["claims"][1]
+    assert {finding["site"] for finding in found["findings"] if finding["code"] in problems} & {"clinic-b", ""}
+    assert found["epsilon"] is None
+    assert all("no differential privacy is claimed" in claim for claim in found["claims"])

@@ -51,6 +51,59 @@ def test_privacy_fails_with_exit_code_1(run: str, tmp_path: Path):
     assert "CHAIN_BROKEN" in found["problems"]
 
 
+@pytest.fixture
+def known(run: str, tmp_path: Path) -> dict[str, str]:
+    """What an auditor got elsewhere: the signed manifest, the key of governance, the heads that keepers noted."""
+    (tmp_path / "manifest.json").write_bytes(RECORDED["signed_manifest"]())
+    (tmp_path / "governance.pub").write_text(RECORDED["SIGNERS"]["governance"].public.hex() + "\n")
+    heads = json.loads((Path(run) / "run.json").read_text())["heads"]
+    (tmp_path / "heads.json").write_text(json.dumps({site: row["head"] for site, row in heads.items()}))
+    (tmp_path / "wrong.json").write_text(json.dumps({"clinic-a": "ab" * 32}))
+    (tmp_path / "broken.json").write_text(json.dumps({"clinic-a": 5}))
+    (tmp_path / "other.pub").write_text("ab" * 32)
+    return {"run": run, "at": str(tmp_path), "hex": RECORDED["SIGNERS"]["governance"].public.hex()}
+
+
+def test_privacy_is_anchored_by_what_the_auditor_got_elsewhere(known: dict[str, str]):
+    words = ["privacy", "{run}", "--manifest", "{at}/manifest.json", "--heads", "{at}/heads.json", "--governance"]
+    for key in ("{at}/governance.pub", "{hex}"):
+        code, found = call(*[word.format(**known) for word in (*words, key)])
+        assert (code, found["problems"]) == (0, [])
+        assert found["anchors"] == {"manifest": True, "heads": ["clinic-a", "clinic-b", "clinic-c", "clinic-d"]}
+
+
+def test_a_head_that_is_not_in_its_ledger_fails(known: dict[str, str]):
+    code, found = call("privacy", known["run"], "--heads", f"{known['at']}/wrong.json")
+    assert (code, found["problems"]) == (1, ["HEAD_MISMATCH"])
+    assert found["epsilon"] is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--manifest", "{at}/manifest.json"], ["--governance", "{hex}"],
+        ["--manifest", "{at}/manifest.json", "--governance", "{at}/other.pub"],
+        ["--manifest", "{at}/manifest.json", "--governance", "{at}/heads.json"],
+        ["--manifest", "{at}/heads.json", "--governance", "{hex}"],
+        ["--manifest", "{at}/none.json", "--governance", "{hex}"], ["--heads", "{at}/none.json"],
+        ["--heads", "{at}/broken.json"], ["--heads", "{at}/manifest.json"], ["--heads", "{at}/governance.pub"],
+    ],
+)  # fmt: skip
+def test_an_anchor_that_does_not_hold_is_refused(known: dict[str, str], words: list[str]):
+    code, found = call("privacy", known["run"], *[word.format(**known) for word in words])
+    assert code == 3
+    assert found["refusal"]["code"] != "INTERNAL"
+
+
+def test_a_person_reads_the_digest_of_the_manifest_and_what_to_compare_it_with(known: dict[str, str]):
+    told = CliRunner().invoke(app, ["privacy", known["run"]]).stdout
+    assert RECORDED["MANIFEST"].digest.hex() in told
+    assert "Compare the manifest's digest with the one that the federation's governance tells you" in told
+    words = ["--manifest", f"{known['at']}/manifest.json", "--governance", known["hex"]]
+    told = CliRunner().invoke(app, ["privacy", known["run"], *words]).stdout
+    assert "The manifest is the one you gave" in told
+
+
 def test_fairness_of_a_run_without_tolerance_is_inconclusive(run: str):
     code, found = call("fairness", run)
     assert code == 2
