@@ -113,9 +113,9 @@ def test_an_interrupted_demo_ends_with_130_and_leaves_nothing_running(tmp_path: 
     family = family_in_a_round(demo, tmp_path / "out")
     assert all(word in said_of(family) for word in ("server.superlink", "client.agent", "client.link", "serverapp"))
     demo.send_signal(signal.SIGINT)
-    _, complaints = demo.communicate(timeout=60)
+    said, complaints = demo.communicate(timeout=60)
     assert demo.returncode == 130
-    assert "interrupted" in complaints
+    assert json.loads(said.splitlines()[-1]) == {"status": "interrupted"}
     assert "Traceback" not in complaints
     until(lambda: not any(map(alive, family)), 10)
     assert not (tmp_path / "out" / "run").exists()
