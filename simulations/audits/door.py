@@ -62,8 +62,8 @@ def _compare(found: dict[str, Any]) -> str:
     if found["anchors"]["manifest"]:
         return "The manifest is the one you gave, signed by the key of governance that you gave."
     return (
-        "Compare the manifest's digest with the one that the federation's governance tells you, "
-        "or give its signed file with --manifest and --governance: all signatures here are checked with its keys."
+        "Compare the manifest's digest with the one that the federation's governance tells you (`hushfed job check` "
+        "shows it), or give its file with --manifest and --governance: all signatures here are checked with its keys."
     )
 
 
