@@ -37,6 +37,7 @@ def check(
             "status": "ok",
             "job": read.name,
             "digest": read.digest().hex(),
+            "manifest": manifest.digest.hex(),
             "parameters": work.layout.size,
             "noise_multiplier": work.training.noise_multiplier,
             "releases": work.training.releases,

@@ -62,8 +62,8 @@ def _compare(found: dict[str, Any]) -> str:
     if found["anchors"]["manifest"]:
         return "The manifest is the one you gave, signed by the key of governance that you gave."
     return (
-        "Compare the manifest's digest with the one that the federation's governance tells you, "
-        "or give its signed file with --manifest and --governance: all signatures here are checked with its keys."
+        "Compare the manifest's digest with the one that the federation's governance tells you (`hushfed job check` "
+        "shows it), or give its file with --manifest and --governance: all signatures here are checked with its keys."
     )
 
 
@@ -110,10 +110,10 @@ def _released(run: Path, sensitive: list[str]) -> Tally:
 
 
 def _legible(found: dict[str, Any]) -> dict[str, Any]:
-    """What a person wants to see of a privacy audit; what is the same at every site, and hashes, stand in the JSON."""
+    """What a person wants to see of a privacy audit; what is the same at every site stands in the JSON."""
     row = {"site": "site", "recomputed": "recomputed", "reported": "epsilon", "entries": "entries"}
     sites = [{shown: site[name] for shown, name in row.items()} for site in found["sites"]]
-    return {name: value for name, value in found.items() if name != "manifest"} | {"sites": sites}
+    return found | {"sites": sites}
 
 
 def _readable(found: dict[str, Any]) -> dict[str, Any]:

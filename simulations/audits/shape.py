@@ -79,7 +79,7 @@ class _Facts:
     run: str
     job: _Job
     manifest: _Manifest
-    heads: dict[str, _Head | None]
+    heads: dict[str, _Head]
     fingerprints: dict[str, Any] | None = None
     evaluation: _Evaluation | None = None
     baselines: _Baselines | None = None

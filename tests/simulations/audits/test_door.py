@@ -96,7 +96,7 @@ def test_an_anchor_that_does_not_hold_is_refused(known: dict[str, str], words: l
 
 
 def test_a_person_reads_the_digest_of_the_manifest_and_what_to_compare_it_with(known: dict[str, str]):
-    told = CliRunner().invoke(app, ["privacy", known["run"]]).stdout
+    told = " ".join(CliRunner().invoke(app, ["privacy", known["run"]]).stdout.split())
     assert RECORDED["MANIFEST"].digest.hex() in told
     assert "Compare the manifest's digest with the one that the federation's governance tells you" in told
     words = ["--manifest", f"{known['at']}/manifest.json", "--governance", known["hex"]]
