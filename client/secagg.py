@@ -38,6 +38,7 @@ _UNSIGNED = bytes(64)
 def enrol(store: KeyStore, manifest: Manifest, session: SessionRecord) -> tuple[RoundKeys, ...]:
     """Round keys of this unmasking site for every number of `session`, their seeds stored first.
 
+    Where the rules ask for shares of the seeds, the secret that others seal theirs with is stored beside them.
     The same order again gives the same keys while none of them is used.
     Errors: Refusal E_MANIFEST, E_POLICY (outside the rules, not asked to unmask, or another record under this
     sid), E_ROUND (the session is under way).
@@ -52,7 +53,7 @@ def enrol(store: KeyStore, manifest: Manifest, session: SessionRecord) -> tuple[
     if not seeds and store.last_reported(session.sid) is None:
         seeds = {number: RoundSeed.generate() for number in numbers}
         place = Place(sid=session.sid, record=record, job=session.job, number=session.first)
-        store.enrol(place, seeds)
+        store.enrol(place, seeds, RoundSeed.generate() if manifest.rules.lost_max else None)
     if set(seeds) != set(numbers):
         raise Refusal(Code.E_ROUND, "Enrolment refused", "the session is under way", "Open another session")
     return tuple(round_keys(store.identity, session, own, number, seeds[number]) for number in numbers)

@@ -82,7 +82,7 @@ def losing(kind: type[AnyOrder], *sites: int) -> Line:
 
 
 def unmaskers(attempts: Attempts) -> tuple[int, ...]:
-    opening = attempts.aggregator._opening
+    opening = attempts.aggregator.sessions.opening
     assert opening is not None
     return opening.session.unmaskers
 
@@ -213,10 +213,10 @@ def test_forged_masks_cost_the_attempt_and_their_site_a_place_in_the_next_sessio
 
     attempts.next()
     while 1 not in unmaskers(attempts):  # chance decides who unmasks
-        attempts.aggregator._opening = None
+        attempts.aggregator.sessions.drop()
         attempts.next()
     line = forged(desk, UnmaskOrder, spoiled)
-    attempts.aggregator._next = 1
+    attempts.aggregator.sessions.next = 1
     gathered = attempts.next(line)
     assert gathered.failure is Code.E_HELPER_LOST
     assert gathered.refused == {1: Code.E_SIG}
