@@ -51,9 +51,21 @@ def verify_box(manifest: Manifest, session: SessionRecord, box: BoxKey) -> None:
     verify(manifest.site(box.holder).identity, box.signature, *_box_statement(session, box))
 
 
-def sealed_parcel(signer: Signer, session: SessionRecord, dealer: int, box: BoxKey, shares: Sequence[bytes]) -> Parcel:
-    """One share of each number of `session` for the holder of `box`, sealed and signed. Errors: Refusal E_KEY."""
-    one_time, ciphertext = X25519PrivateKey.generate(), None
+def sealed_parcel(
+    signer: Signer,
+    session: SessionRecord,
+    dealer: int,
+    box: BoxKey,
+    shares: Sequence[bytes],
+    *,
+    one_time: X25519PrivateKey | None = None,
+) -> Parcel:
+    """One share of each number of `session` for the holder of `box`, sealed and signed.
+
+    one_time  given for vectors only: elsewhere the key is fresh, and gone when the parcel is sealed
+    Errors: Refusal E_KEY.
+    """
+    one_time, ciphertext = one_time or X25519PrivateKey.generate(), None
     shared = agree(one_time, box.exchange)
     if box.kem is not None:
         secret, ciphertext = encapsulate(box.kem)
