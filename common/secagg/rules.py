@@ -14,7 +14,7 @@ ROUNDS_MAX = 1024  # aggregation numbers of one session; their keys travel in on
 class Rules:
     """What no coordinator can talk a site out of.
 
-    unmaskers_min  m_min, unmasking sites of a session; one honest one keeps every report masked
+    unmaskers_min  m_min, unmasking sites of a session; an honest one that is not recovered keeps every report masked
     quorum_min     s_min, reports in a sum that is opened
     orgs_min       o_min, organisations behind those reports
     sites_max      n_max, reports in a sum; bounds what the ring must hold
