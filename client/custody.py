@@ -8,7 +8,7 @@ from typing import Protocol
 
 from common.identity import Signer
 from common.secagg.keys import RoundSeed
-from common.secagg.wire import MaskTotal
+from common.secagg.wire import MaskTotal, Parcel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,15 @@ class KeyStore(Protocol):
     def seed(self, sid: bytes, number: int) -> RoundSeed | None:
         """The seed of one number, unless it is erased."""
 
-    def enrol(self, place: Place, seeds: Mapping[int, RoundSeed]) -> None:
-        """Pin the session and keep its seeds; erase those of the job's earlier sessions. Refuses a sid that has any."""
+    @property
+    def shares(self) -> ShareStore:
+        """What it keeps for other unmasking sites."""
+
+    def enrol(self, place: Place, seeds: Mapping[int, RoundSeed], box: RoundSeed | None = None) -> None:
+        """Pin the session and keep its secrets; erase those of the job's earlier ones. Refuses a sid that has any.
+
+        box  behind the key that others seal shares with for this site
+        """
 
     def last_reported(self, sid: bytes) -> int | None:
         """Largest number of the session that this site masked a report for."""
@@ -62,7 +69,7 @@ class KeyStore(Protocol):
         """What this site's report of the number was bound to."""
 
     def report(self, place: Place) -> None:
-        """Pin the session, use up the number, erase seeds of smaller ones. Refuses a number not above the last."""
+        """Pin the session, use up the number, erase what is of smaller ones. Refuses a number not above the last."""
 
     def answered(self, sid: bytes, number: int) -> Answer | None:
         """The answer given for the number."""
@@ -74,7 +81,49 @@ class KeyStore(Protocol):
         """Members of the set answered last for this job, in any session."""
 
     def answer(self, place: Place, answer: Answer) -> None:
-        """Keep the answer; erase the number's seed and all smaller ones. Refuses a second answer."""
+        """Keep the answer; erase the number's seed and what is of smaller ones. Refuses a second answer."""
 
     def forget(self, sid: bytes) -> None:
-        """Erase all seeds of a session that is over: none of its open numbers will be answered any more."""
+        """Erase all secrets of a session that is over: none of its open numbers will be answered any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dealt:
+    """The shares that this site made of its seeds, sealed for others, and the digest of the keys they are sealed with.
+
+    Not even this site can open them.
+    """
+
+    boxes: bytes
+    parcels: tuple[Parcel, ...] = field(repr=False)
+
+
+class ShareStore(Protocol):
+    """Shares of one session after the other: dealt once, kept for others, released for one set of lost sites a number.
+
+    Shares of a number are erased with the first report or answer under a larger one, and with the session.
+    """
+
+    def box(self, sid: bytes) -> RoundSeed | None:
+        """Behind the key that others seal shares with, until the shares are kept."""
+
+    def dealt(self, sid: bytes) -> Dealt | None:
+        """What this site dealt in the session."""
+
+    def deal(self, place: Place, dealt: Dealt) -> None:
+        """Keep what leaves. Refuses a second deal."""
+
+    def kept(self, sid: bytes) -> bytes | None:
+        """Digest of the parcels whose shares are kept."""
+
+    def keep(self, place: Place, digest: bytes, shares: Mapping[int, tuple[bytes, ...]]) -> None:
+        """Keep shares of all numbers from `place.number` on, by dealer; erase the box. Refuses a second time."""
+
+    def share(self, sid: bytes, number: int, dealer: int) -> bytes | None:
+        """The share of a dealer's seed of one number, unless it is erased."""
+
+    def released(self, sid: bytes, number: int) -> tuple[int, ...] | None:
+        """The lost sites whose shares of the number were released."""
+
+    def release(self, place: Place, lost: tuple[int, ...]) -> None:
+        """Remember for whom shares of the number are released. Refuses other sites than before."""

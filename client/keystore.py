@@ -15,28 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from client.custody import Answer, Place
+from client.key_tables import EMPTY_JOURNAL, connected
+from client.share_store import FORGET_BEFORE, FORGET_EARLIER_SHARES, FORGET_SHARES, SqliteShares
 from common.errors import Code, Refusal
 from common.frames import pack, unpack
 from common.identity import Signer
 from common.secagg.keys import RoundSeed
 from common.secagg.wire import MaskTotal
 
-_VERSION = 2
-_EMPTY_JOURNAL = "PRAGMA wal_checkpoint(TRUNCATE)"  # deleted bytes stay in the journal until then
 _LIMIT = 2**40  # bytes of a stored answer: it was ours
-_TABLES = """
-CREATE TABLE session (sid BLOB PRIMARY KEY, record BLOB NOT NULL, job BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE seed (sid BLOB NOT NULL, number INTEGER NOT NULL, seed BLOB NOT NULL, PRIMARY KEY (sid, number));
-CREATE TABLE reported (sid BLOB NOT NULL, number INTEGER NOT NULL, binding BLOB NOT NULL, PRIMARY KEY (sid, number));
-CREATE TABLE answered (
-    place INTEGER PRIMARY KEY, sid BLOB NOT NULL, number INTEGER NOT NULL, binding BLOB NOT NULL UNIQUE,
-    set_digest BLOB NOT NULL, members TEXT NOT NULL, total BLOB, UNIQUE (sid, number));
-"""
-_LEDGER_HEADS = """
-CREATE TABLE ledger_head (dataset TEXT PRIMARY KEY, head BLOB NOT NULL) WITHOUT ROWID;
-"""
-_STEPS = (_TABLES, _LEDGER_HEADS)  # what each version added to the one before it
 _FORGET_EARLIER = (
+    *FORGET_EARLIER_SHARES,
     "DELETE FROM seed WHERE sid IN (SELECT sid FROM session WHERE job = ? AND sid != ?)",
     "UPDATE answered SET total = NULL WHERE sid IN (SELECT sid FROM session WHERE job = ? AND sid != ?)",
 )
@@ -51,6 +40,7 @@ class SqliteKeyStore:
     def __init__(self, identity: Signer, connection: sqlite3.Connection, lock: int | None):
         self.identity = identity
         self._connection, self._lock = connection, lock
+        self.shares = SqliteShares(connection, self._transaction)
 
     def __repr__(self) -> str:
         return f"SqliteKeyStore({self.identity!r})"
@@ -71,7 +61,7 @@ class SqliteKeyStore:
         _refuse_lost(folder)
         lock = _locked(folder / "lock")
         try:
-            return cls(identity, _connected(folder / "state.sqlite"), lock)
+            return cls(identity, connected(folder / "state.sqlite"), lock)
         except BaseException:
             os.close(lock)
             raise
@@ -79,7 +69,7 @@ class SqliteKeyStore:
     @classmethod
     def volatile(cls, identity: Signer) -> SqliteKeyStore:
         """A store in memory that ends with its process: for simulations, where no site is anybody's."""
-        return cls(identity, _connected(None), None)
+        return cls(identity, connected(None), None)
 
     def close(self) -> None:
         """Release file and lock."""
@@ -103,8 +93,8 @@ class SqliteKeyStore:
         row = self._row("SELECT seed FROM seed WHERE sid = ? AND number = ?", sid, number)
         return None if row is None else RoundSeed(row[0])
 
-    def enrol(self, place: Place, seeds: Mapping[int, RoundSeed]) -> None:
-        """Pin the session and keep its seeds; erase those of the job's earlier sessions. Refuses a sid that has any."""
+    def enrol(self, place: Place, seeds: Mapping[int, RoundSeed], box: RoundSeed | None = None) -> None:
+        """Pin the session and keep its secrets; erase those of the job's earlier ones. Refuses a sid that has any."""
         with self._transaction() as cursor:
             self._pin(place)
             for query in _FORGET_EARLIER:
@@ -112,6 +102,8 @@ class SqliteKeyStore:
             try:
                 rows = [(place.sid, number, seed.reveal()) for number, seed in sorted(seeds.items())]
                 cursor.executemany("INSERT INTO seed VALUES (?, ?, ?)", rows)
+                if box is not None:
+                    cursor.execute("INSERT INTO box (sid, secret) VALUES (?, ?)", (place.sid, box.reveal()))
             except sqlite3.IntegrityError:
                 raise _used(Code.E_ROUND, place.number) from None
 
@@ -126,7 +118,7 @@ class SqliteKeyStore:
         return None if row is None else bytes(row[0])
 
     def report(self, place: Place) -> None:
-        """Pin the session, use up the number, erase seeds of smaller ones. Refuses a number not above the last."""
+        """Pin the session, use up the number, erase what is of smaller ones. Refuses a number not above the last."""
         with self._transaction() as cursor:
             self._pin(place)
             last = self.last_reported(place.sid)
@@ -134,6 +126,9 @@ class SqliteKeyStore:
                 raise _used(Code.E_ROUND, place.number)
             cursor.execute("INSERT INTO reported VALUES (?, ?, ?)", (place.sid, place.number, place.binding))
             cursor.execute("DELETE FROM seed WHERE sid = ? AND number < ?", (place.sid, place.number))
+            cursor.execute(FORGET_BEFORE, (place.sid, place.number))
+            for query in FORGET_EARLIER_SHARES if last is None else ():
+                cursor.execute(query, (place.job, place.sid))
 
     def answered(self, sid: bytes, number: int) -> Answer | None:
         """The answer given for the number."""
@@ -156,7 +151,7 @@ class SqliteKeyStore:
         return None if row is None else _ids(row[0])
 
     def answer(self, place: Place, answer: Answer) -> None:
-        """Keep the answer; erase the number's seed and all smaller ones. Refuses a second answer."""
+        """Keep the answer; erase the number's seed and what is of smaller ones. Refuses a second answer."""
         total = None if answer.total is None else pack(answer.total)
         members = " ".join(map(str, sorted(answer.members)))
         with self._transaction() as cursor:
@@ -168,11 +163,13 @@ class SqliteKeyStore:
             except sqlite3.IntegrityError:
                 raise _used(Code.E_SET, place.number) from None
             cursor.execute("DELETE FROM seed WHERE sid = ? AND number <= ?", (place.sid, place.number))
+            cursor.execute(FORGET_BEFORE, (place.sid, place.number))
 
     def forget(self, sid: bytes) -> None:
-        """Erase all seeds of the session: none of its open numbers will be answered any more."""
+        """Erase all secrets of the session: none of its open numbers will be answered any more."""
         with self._transaction() as cursor:
-            cursor.execute("DELETE FROM seed WHERE sid = ?", (sid,))
+            for query in ("DELETE FROM seed WHERE sid = ?", *FORGET_SHARES):
+                cursor.execute(query, (sid,))
 
     def newest_head(self, dataset: str) -> bytes | None:
         """The newest head that the ledger of a data set (keyed hash of its name, hex) is known to have had."""
@@ -194,7 +191,7 @@ class SqliteKeyStore:
             cursor.execute("ROLLBACK")
             raise
         self._commit(cursor)
-        cursor.execute(_EMPTY_JOURNAL).fetchall()
+        cursor.execute(EMPTY_JOURNAL).fetchall()
 
     def _commit(self, cursor: sqlite3.Cursor) -> None:
         cursor.execute("COMMIT")
@@ -209,38 +206,6 @@ class SqliteKeyStore:
     def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
         return row
-
-
-def _connected(path: Path | None) -> sqlite3.Connection:
-    """A connection that syncs every commit and overwrites what it deletes."""
-    if path is not None:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    # The caller passes one order at a time, but not always from the same thread.
-    connection = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
-    try:
-        for setting in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
-            connection.execute(f"PRAGMA {setting}").fetchall()
-        _prepare(connection)
-        connection.execute(_EMPTY_JOURNAL).fetchall()
-    except sqlite3.DatabaseError:
-        connection.close()
-        why = "its database is damaged or of another kind"
-        raise Refusal(Code.CONFIG_INVALID, "Key store not opened", why, "Delete the store and join anew") from None
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Add the tables of every version that it does not have yet. Errors: Refusal CONFIG_INVALID for a newer one."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if 0 <= version < _VERSION:
-        steps = "".join(_STEPS[version:])
-        connection.executescript(f"BEGIN;{steps}PRAGMA user_version = {_VERSION};COMMIT;")
-    elif version != _VERSION:
-        why = f"it is of version {version}, this release reads version {_VERSION}"
-        raise Refusal(Code.CONFIG_INVALID, "Key store not opened", why, "Install the release that wrote it")
 
 
 def _refuse_lost(folder: Path) -> None:

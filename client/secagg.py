@@ -15,7 +15,7 @@ from client.custody import Answer, KeyStore, Place
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.secagg.codec import Encoded
-from common.secagg.keys import Pair, RoundSeed, agree, decapsulate, encapsulate, public
+from common.secagg.keys import Pair, RoundSeed, agree, encapsulate, public
 from common.secagg.manifest import Manifest
 from common.secagg.masks import add_masks, pack, reduce
 from common.secagg.statements import (
@@ -29,6 +29,7 @@ from common.secagg.statements import (
     verify_keys,
     verify_member,
 )
+from common.secagg.totals import mask_sum
 from common.secagg.wire import MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord
 
 _UNSIGNED = bytes(64)
@@ -37,6 +38,7 @@ _UNSIGNED = bytes(64)
 def enrol(store: KeyStore, manifest: Manifest, session: SessionRecord) -> tuple[RoundKeys, ...]:
     """Round keys of this unmasking site for every number of `session`, their seeds stored first.
 
+    Where the rules ask for shares of the seeds, the secret that others seal theirs with is stored beside them.
     The same order again gives the same keys while none of them is used.
     Errors: Refusal E_MANIFEST, E_POLICY (outside the rules, not asked to unmask, or another record under this
     sid), E_ROUND (the session is under way).
@@ -45,13 +47,13 @@ def enrol(store: KeyStore, manifest: Manifest, session: SessionRecord) -> tuple[
     own, record = manifest.site_of(store.identity.public).id, record_digest(session)
     if own not in session.unmaskers:
         raise Refusal(Code.E_POLICY, "Enrolment refused", "the session does not name this site", "Ask those it names")
-    _check_pinned(store, session.sid, record)
+    check_pinned(store, session.sid, record)
     numbers = range(session.first, session.first + session.count)
     seeds = store.seeds(session.sid)
     if not seeds and store.last_reported(session.sid) is None:
         seeds = {number: RoundSeed.generate() for number in numbers}
         place = Place(sid=session.sid, record=record, job=session.job, number=session.first)
-        store.enrol(place, seeds)
+        store.enrol(place, seeds, RoundSeed.generate() if manifest.rules.lost_max else None)
     if set(seeds) != set(numbers):
         raise Refusal(Code.E_ROUND, "Enrolment refused", "the session is under way", "Open another session")
     return tuple(round_keys(store.identity, session, own, number, seeds[number]) for number in numbers)
@@ -74,8 +76,8 @@ def mask(store: KeyStore, aggregation: Aggregation, keys: Sequence[RoundKeys], e
     """
     session = aggregation.session
     aggregation.manifest.site_of(store.identity.public)
-    place = _place(aggregation)
-    _check_pinned(store, session.sid, place.record)
+    place = place_of(aggregation)
+    check_pinned(store, session.sid, place.record)
     last = store.last_reported(session.sid)
     if last is not None and aggregation.number <= last:
         raise Refusal(
@@ -121,9 +123,9 @@ def unmask(store: KeyStore, aggregation: Aggregation, members: Sequence[Member])
     answer was bound otherwise), E_KEY. A refusal gives nothing away but its code.
     """
     own = aggregation.manifest.site_of(store.identity.public).id
-    place = _place(aggregation)
+    place = place_of(aggregation)
     digest = set_digest(aggregation.context, members)
-    _check_pinned(store, place.sid, place.record)
+    check_pinned(store, place.sid, place.record)
     if (earlier := store.answered(place.sid, place.number)) is not None:
         return _repeated(earlier, digest)
     seed = store.seed(place.sid, place.number)
@@ -144,19 +146,18 @@ def unmask(store: KeyStore, aggregation: Aggregation, members: Sequence[Member])
 def mask_total(signer: Signer, aggregation: Aggregation, seed: RoundSeed, members: Sequence[Member]) -> MaskTotal:
     """`unmask` without its checks and its memory: for vectors. Errors: Refusal E_KEY."""
     own = aggregation.manifest.site_of(signer.public).id
-    lanes = aggregation.ring.zeros()
-    add_masks([_mask_key_of(aggregation, own, seed, member) for member in members], lanes)
     total = MaskTotal(
         unmasker=own,
         number=aggregation.number,
-        body=pack(aggregation.ring, reduce(aggregation.ring, lanes)),
+        body=mask_sum(aggregation, own, seed, members),
         set_digest=set_digest(aggregation.context, members),
         signature=_UNSIGNED,
     )
     return sign_total(signer, aggregation.context, total)
 
 
-def _place(aggregation: Aggregation) -> Place:
+def place_of(aggregation: Aggregation) -> Place:
+    """Where an act for this aggregation belongs."""
     session = aggregation.session
     return Place(
         sid=session.sid,
@@ -184,23 +185,8 @@ def _agree(context: bytes, own: int, exchange: X25519PrivateKey, keys: RoundKeys
     return pair.mask_key(shared), ciphertext
 
 
-def _mask_key_of(aggregation: Aggregation, own: int, seed: RoundSeed, member: Member) -> bytes:
-    """The mask key that this unmasking site shares with one report."""
-    shared = agree(seed.exchange, member.exchange)
-    if member.ciphertext is not None:
-        shared += decapsulate(seed.kem, member.ciphertext)
-    pair = Pair(
-        context=aggregation.context,
-        site=member.site,
-        unmasker=own,
-        exchange=member.exchange,
-        unmasker_exchange=public(seed.exchange),
-        ciphertext=member.ciphertext,
-    )
-    return pair.mask_key(shared)
-
-
-def _check_pinned(store: KeyStore, sid: bytes, record: bytes) -> None:
+def check_pinned(store: KeyStore, sid: bytes, record: bytes) -> None:
+    """Refuse a second record under the name of a session. Errors: Refusal E_POLICY."""
     if store.pinned(sid) not in (None, record):
         why = "this session was first seen with another record"
         raise Refusal(Code.E_POLICY, "Session refused", why, "Open another session")

@@ -15,6 +15,7 @@ from client.holding import Holdings
 from client.keystore import SqliteKeyStore
 from client.labour import Labour
 from client.policy import Policy, TaskName, decide
+from client.recovery import deal, keep, own_box, release
 from client.secagg import enrol, unmask
 from client.site import SiteSettings, read_site
 from common.config import read
@@ -24,12 +25,18 @@ from common.messages import (
     Accepted,
     AnyOrder,
     AnyReply,
+    DealOrder,
+    Dealt,
     Enrolled,
     EnrolOrder,
+    KeepOrder,
+    Kept,
     LedgerOrder,
     LedgerReply,
     OfferOrder,
+    RecoverOrder,
     Refused,
+    Released,
     Unmasked,
     UnmaskOrder,
     WorkOrder,
@@ -114,8 +121,11 @@ class Session:
         answers: dict[type[Any], Callable[[Any, Work, bytes], AnyReply]] = {
             OfferOrder: self._offer,
             EnrolOrder: self._enrol,
+            DealOrder: self._deal,
+            KeepOrder: self._keep,
             WorkOrder: self._report,
             UnmaskOrder: self._unmask,
+            RecoverOrder: self._recover,
             LedgerOrder: self._ledger,
         }
         return answers[type(order)](order, work, digest)
@@ -142,7 +152,18 @@ class Session:
     def _enrol(self, order: EnrolOrder, work: Work, digest: bytes) -> Enrolled:
         self._decide(work.job, "train", work)
         _refuse_stranger(order.session, work.job)
-        return Enrolled(order=digest, keys=enrol(self._store, self._manifest, order.session))
+        keys = enrol(self._store, self._manifest, order.session)
+        return Enrolled(order=digest, keys=keys, box=own_box(self._store, self._manifest, order.session))
+
+    def _deal(self, order: DealOrder, work: Work, digest: bytes) -> Dealt:
+        self._decide(work.job, "train", work)
+        _refuse_stranger(order.session, work.job)
+        return Dealt(order=digest, parcels=deal(self._store, self._manifest, order.session, order.boxes))
+
+    def _keep(self, order: KeepOrder, work: Work, digest: bytes) -> Kept:
+        self._decide(work.job, "train", work)
+        _refuse_stranger(order.session, work.job)
+        return Kept(order=digest, bad=keep(self._store, self._manifest, order.session, order.parcels))
 
     def _report(self, order: WorkOrder, work: Work, digest: bytes) -> AnyReply:
         self._decide(work.job, order.task, work)
@@ -150,16 +171,24 @@ class Session:
         return self._labour.report(order, work, digest)
 
     def _unmask(self, order: UnmaskOrder, work: Work, digest: bytes) -> Unmasked:
-        _refuse_stranger(order.session, work.job)
+        aggregation = self._aggregation(order, work)
         _refuse_thin(order, work.job)
-        aggregation = Aggregation(
+        return Unmasked(order=digest, total=unmask(self._store, aggregation, order.members))
+
+    def _recover(self, order: RecoverOrder, work: Work, digest: bytes) -> Released:
+        aggregation = self._aggregation(order, work)
+        return Released(order=digest, release=release(self._store, aggregation, order.answered, order.lost))
+
+    def _aggregation(self, order: UnmaskOrder | RecoverOrder, work: Work) -> Aggregation:
+        """What an order after the reports is about."""
+        _refuse_stranger(order.session, work.job)
+        return Aggregation(
             manifest=self._manifest,
             session=order.session,
             number=order.number,
             binding=order.binding,
             ring=work.codec(order.task).ring,
         )
-        return Unmasked(order=digest, total=unmask(self._store, aggregation, order.members))
 
     def _ledger(self, order: LedgerOrder, work: Work, digest: bytes) -> LedgerReply:
         self._decide(work.job, "ledger", work)

@@ -11,7 +11,20 @@ import msgspec
 from common.errors import Code, Refusal
 from common.frames import Frame, pack, unpack
 from common.identity import Signer, verify
-from common.secagg.wire import Count, Hash, MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord, Signature, SiteId
+from common.secagg.wire import (
+    BoxKey,
+    Count,
+    Hash,
+    MaskedReport,
+    MaskTotal,
+    Member,
+    Parcel,
+    RoundKeys,
+    SessionRecord,
+    ShareRelease,
+    Signature,
+    SiteId,
+)
 
 COORDINATOR = 0
 LIMIT = 512 * 2**20  # bytes of one message; parameters of 10^8 scalars pass
@@ -49,6 +62,20 @@ class EnrolOrder(Order, frozen=True, kw_only=True, tag="enrol"):
     session: SessionRecord
 
 
+class DealOrder(Order, frozen=True, kw_only=True, tag="deal"):
+    """Share your round seeds with the other unmasking sites of the session; in its order, the keys to seal with."""
+
+    session: SessionRecord
+    boxes: Annotated[tuple[BoxKey, ...], msgspec.Meta(max_length=64)]
+
+
+class KeepOrder(Order, frozen=True, kw_only=True, tag="keep"):
+    """Keep the shares in these parcels, one of each other unmasking site, in the order of the session."""
+
+    session: SessionRecord
+    parcels: Annotated[tuple[Parcel, ...], msgspec.Meta(max_length=64)]
+
+
 class Head(Frame, frozen=True, kw_only=True):
     """The last ledger head of a site that the coordinator acknowledged."""
 
@@ -84,6 +111,17 @@ class UnmaskOrder(Order, frozen=True, kw_only=True, tag="unmask"):
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=2**20)]
 
 
+class RecoverOrder(Order, frozen=True, kw_only=True, tag="recover"):
+    """Release your shares of the seeds of unmasking sites that were lost after the reports were in."""
+
+    task: Task
+    number: Count
+    session: SessionRecord
+    binding: Hash  # as in the order to unmask
+    answered: Hash  # h_S of the set that this site answered for
+    lost: Annotated[tuple[SiteId, ...], msgspec.Meta(min_length=1, max_length=64)]
+
+
 class LedgerOrder(Order, frozen=True, kw_only=True, tag="ledger"):
     """Send the public entries of the ledger that this job's data set is charged to."""
 
@@ -102,10 +140,23 @@ class Accepted(Reply, frozen=True, kw_only=True, tag="accepted"):
     head: Hash
 
 
-class Enrolled(Reply, frozen=True, kw_only=True, tag="enrolled"):
-    """Public round keys of an unmasking site, one for each number of the session."""
+class Enrolled(Reply, frozen=True, kw_only=True, tag="enrolled", omit_defaults=True):
+    """Public round keys of an unmasking site, one for each number of the session; under rules with shares, its box."""
 
     keys: Annotated[tuple[RoundKeys, ...], msgspec.Meta(max_length=1024)]
+    box: BoxKey | None = None
+
+
+class Dealt(Reply, frozen=True, kw_only=True, tag="dealt"):
+    """Shares of an unmasking site's seeds, one parcel for each of the others, in the order of the session."""
+
+    parcels: Annotated[tuple[Parcel, ...], msgspec.Meta(max_length=64)]
+
+
+class Kept(Reply, frozen=True, kw_only=True, tag="kept"):
+    """Shares are kept; or, where a parcel could not be opened, none are, and `bad` names the dealers."""
+
+    bad: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=64)]
 
 
 class Reported(Reply, frozen=True, kw_only=True, tag="reported"):
@@ -120,6 +171,12 @@ class Unmasked(Reply, frozen=True, kw_only=True, tag="unmasked"):
     """The total of this unmasking site's masks over the members."""
 
     total: MaskTotal
+
+
+class Released(Reply, frozen=True, kw_only=True, tag="released"):
+    """This unmasking site's shares of the seeds of lost sites, for one number."""
+
+    release: ShareRelease
 
 
 class LedgerReply(Reply, frozen=True, kw_only=True, tag="ledger"):
@@ -137,8 +194,8 @@ class Refused(Reply, frozen=True, kw_only=True, tag="refused"):
     reference: Annotated[str, msgspec.Meta(max_length=16, pattern="^[0-9a-f]*$")]
 
 
-AnyOrder = OfferOrder | EnrolOrder | WorkOrder | UnmaskOrder | LedgerOrder
-AnyReply = Accepted | Enrolled | Reported | Unmasked | LedgerReply | Refused
+AnyOrder = OfferOrder | EnrolOrder | DealOrder | KeepOrder | WorkOrder | UnmaskOrder | RecoverOrder | LedgerOrder
+AnyReply = Accepted | Enrolled | Dealt | Kept | Reported | Unmasked | Released | LedgerReply | Refused
 
 
 def seal(sender: int, message: AnyOrder | AnyReply, signer: Signer) -> bytes:

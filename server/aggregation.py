@@ -1,27 +1,27 @@
-"""From a cohort to one opened sum: sessions of unmasking sites, masked reports, unmasking; each with its deadline."""
+"""From a cohort to one opened sum: a session, masked reports, unmasking, recovery; each with its deadline."""
 
 from __future__ import annotations
 
-import secrets
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from common.errors import Code, Refusal
-from common.messages import Enrolled, EnrolOrder, Head, Reported, Task, Unmasked, UnmaskOrder, WorkOrder
-from common.randomness import child
+from common.messages import Head, RecoverOrder, Released, Reported, Task, Unmasked, UnmaskOrder, WorkOrder
 from common.secagg.codec import Sum
 from common.secagg.statements import Aggregation
-from common.secagg.wire import SessionRecord
 from common.work import Work
 from server.checkpoints import State
 from server.cohort import Patience
-from server.enrolment import Opening, open_session
+from server.enrolment import Opening
 from server.gathering import Answer, Questions
+from server.recovery import Recovering
 from server.secagg import Collecting, Unmasking
+from server.sessions import Sessions
 
-OPENINGS = 3  # sessions tried for one attempt before it counts as failed
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,15 @@ class Aggregator:
     ):
         self._questions, self._work, self._run, self._pause = questions, work, run, pause
         self._known = known
-        self._opening: Opening | None = None
-        self._next = 0
         self._patience = Patience()
+        self.sessions = Sessions(questions, work, run, self._patience)
 
     def gather(self, task: Task, round_number: int, attempt: int, state: State, cohort: Iterable[int]) -> Gathered:
         """One attempt at the sum of a task over the cohort. Never raises for what sites do or fail to do."""
         asked = self._patience.asked(cohort, self._work.job.aggregation.quorum)
         refused: dict[int, Code] = {}
         try:
-            opening = self._session(asked, refused)
+            opening = self.sessions.current(asked, refused)
             order = self._order(task, round_number, attempt, state, opening)
             binding = self._work.binding(task, round_number, attempt, state.parameters)
             aggregation = Aggregation(
@@ -108,87 +107,96 @@ class Aggregator:
         return replace(gathered, opened=opened, failure=failure, sites=gathered.sites if opened else ())
 
     def _opened(self, order: WorkOrder, collecting: Collecting, gathered: Gathered) -> tuple[Sum | None, Code | None]:
-        """The sum; or why there is none. A lost unmasking site ends the session: the next one does without it."""
+        """The sum; or why there is none. An unmasking site lost for good ends the session: the next does without it."""
         try:
             if len(collecting.reports) < self._work.job.aggregation.quorum:
                 return None, Code.E_TOO_FEW
-            unmasking = self._unmasked(order, collecting.close(), gathered)
+            unmasking = self._unmasked(order, collecting.close(), gathered, away=self._away(collecting))
+            if unmasking.missing and self.sessions.opening:
+                unmasking = self._recovered(order, Recovering.open(self.sessions.opening, unmasking), gathered)
             return unmasking.open(self._work.codec(order.task)), None
         except Refusal as refusal:
-            self._opening = None
+            self.sessions.drop()
             return None, refusal.code
 
-    def _unmasked(self, order: WorkOrder, unmasking: Unmasking, gathered: Gathered) -> Unmasking:
+    def _away(self, collecting: Collecting) -> frozenset[int]:
+        """Unmasking sites that were not asked for a report, if so few that the others can recover them."""
+        away = frozenset(collecting.aggregation.session.unmaskers) - collecting.cohort
+        return away if len(away) <= self._work.manifest.rules.lost_max else frozenset()
+
+    def _unmasked(self, order: WorkOrder, unmasking: Unmasking, gathered: Gathered, away: frozenset[int]) -> Unmasking:
         """Ask for the masks; a site that gave none is asked once more with the very same set, then left out a while.
 
-        Notes bytes and refusals in `gathered`. Masks that are forged or of another set count as none.
+        Sites that are away are asked only where too many are missing to be recovered. Notes bytes and refusals in
+        `gathered`. Masks that are forged or of another set count as none.
         """
-        for asked in range(2):
-            time.sleep(self._pause * asked)
-            orders = {
-                site: UnmaskOrder(
-                    run=self._run,
-                    job=order.job,
-                    task=order.task,
-                    number=order.number,
-                    session=order.session,
-                    binding=unmasking.aggregation.binding,
-                    members=unmasking.members(site),
-                )
-                for site in unmasking.missing
-            }
+        asked: frozenset[int] = frozenset()
+        for again in range(2):
+            few = again and len(unmasking.missing) > self._work.manifest.rules.lost_max
+            to = unmasking.missing if few else unmasking.missing - away
+            if not to:
+                break
+            time.sleep(self._pause * again)
+            asked |= to
+            orders = {site: self._unmask_order(order, unmasking, site) for site in to}
             for answer in self._questions.ask(orders, tuple(orders), self._seconds):
                 gathered.sizes[answer.site] = gathered.sizes.get(answer.site, 0) + answer.size
                 unmasking, code = _unveiled(unmasking, answer)
                 if code:
                     gathered.refused[answer.site] = code
-            if not unmasking.missing:
-                break
-        for site in unmasking.missing:
+        for site in unmasking.missing & asked:
             self._patience.note(site, silent=True)
         return unmasking
 
-    def _session(self, asked: Iterable[int], refused: dict[int, Code]) -> Opening:
-        """The session in force if its unmasking sites are here and numbers are left, or a new one."""
-        here = frozenset(asked)
-        if self._opening and self._next < self._opening.session.count and here >= set(self._opening.session.unmaskers):
-            return self._opening
-        self._opening = None
-        for _ in range(OPENINGS):
-            session = open_session(
-                self._work.manifest,
-                self._work.job.digest(),
-                here,
-                range(self._work.job.aggregation.session_rounds),
-                sid=(sid := secrets.token_bytes(32)),
-                draw=child(int.from_bytes(sid[:7], "big"), "unmaskers"),
-            )
-            opening = self._enrolled(session, refused)
-            if not opening.missing:
-                self._opening, self._next = opening, 0
-                return opening
-            here -= opening.missing
-        raise Refusal(Code.E_TOO_FEW, "Session not opened", "unmasking sites do not enrol", "Look at their refusals")
+    def _recovered(self, order: WorkOrder, recovering: Recovering, gathered: Gathered) -> Unmasking:
+        """Ask the sites that answered for their shares of the lost ones, and take the lost ones' masks away.
 
-    def _enrolled(self, session: SessionRecord, refused: dict[int, Code]) -> Opening:
-        opening = Opening(self._work.manifest, session)
-        order = EnrolOrder(run=self._run, job=self._work.job.to_bytes(), session=session)
-        for answer in self._questions.ask(order, session.unmaskers, self._seconds):
-            code = answer.code
-            if isinstance(answer.reply, Enrolled):
-                try:
-                    opening = opening.receive(answer.site, answer.reply.keys)
-                except Refusal as refusal:
-                    code = refusal.code
-            elif answer.reply:
-                code = Code.MESSAGE_INVALID
-            if code:
-                refused[answer.site] = code
-            self._patience.note(answer.site, silent=code is Code.SITE_UNREACHABLE)
-        return opening
+        Who is silent or spoils a share is asked once more; who is not needed is not waited for. A lost site whose seed
+        cannot be rebuilt stays missing.
+        """
+        ask = RecoverOrder(
+            run=self._run,
+            job=order.job,
+            task=order.task,
+            number=order.number,
+            session=order.session,
+            binding=recovering.unmasking.aggregation.binding,
+            answered=recovering.unmasking.set_digest,
+            lost=recovering.lost,
+        )
+        for again in range(2):
+            time.sleep(self._pause * again)
+            for answer in self._questions.ask(ask, recovering.missing, self._seconds):
+                gathered.sizes[answer.site] = gathered.sizes.get(answer.site, 0) + answer.size
+                recovering, code = _released(recovering, answer)
+                if code:
+                    gathered.refused[answer.site] = code
+                if recovering.enough:
+                    break
+            if recovering.enough:
+                break
+        unmasking = recovering.unmasking
+        for site in recovering.lost if recovering.enough else ():
+            try:
+                unmasking = recovering.recover(unmasking, site)
+                log.info("masks of site %d were recovered for number %d", site, order.number)
+            except Refusal as refusal:
+                gathered.refused[site] = refusal.code
+        return unmasking
+
+    def _unmask_order(self, order: WorkOrder, unmasking: Unmasking, site: int) -> UnmaskOrder:
+        return UnmaskOrder(
+            run=self._run,
+            job=order.job,
+            task=order.task,
+            number=order.number,
+            session=order.session,
+            binding=unmasking.aggregation.binding,
+            members=unmasking.members(site),
+        )
 
     def _order(self, task: Task, round_number: int, attempt: int, state: State, opening: Opening) -> WorkOrder:
-        number, self._next = self._next, self._next + 1
+        number = self.sessions.number()
         heads = {**self._known, **state.heads}
         return WorkOrder(
             run=self._run,
@@ -216,6 +224,16 @@ def _unveiled(unmasking: Unmasking, answer: Answer) -> tuple[Unmasking, Code | N
         return unmasking.receive(answer.site, answer.reply.total), None
     except Refusal as refusal:
         return unmasking, refusal.code
+
+
+def _released(recovering: Recovering, answer: Answer) -> tuple[Recovering, Code | None]:
+    """`recovering` with the shares of `answer`, or with the code that says why they do not count."""
+    if not isinstance(answer.reply, Released):
+        return recovering, answer.code or Code.MESSAGE_INVALID
+    try:
+        return recovering.receive(answer.site, answer.reply.release), None
+    except Refusal as refusal:
+        return recovering, refusal.code
 
 
 def _received(collecting: Collecting, answer: Answer) -> tuple[Collecting, Code | None]:

@@ -9,8 +9,9 @@ import torch
 
 from common.errors import Code, Refusal
 from common.secagg.manifest import Manifest
+from common.secagg.parcels import verify_box
 from common.secagg.statements import check_session, verify_key
-from common.secagg.wire import RoundKeys, SessionRecord
+from common.secagg.wire import BoxKey, RoundKeys, SessionRecord
 
 
 def open_session(
@@ -47,19 +48,25 @@ def open_session(
 
 @dataclass(frozen=True)
 class Opening:
-    """The coordinator waits for round keys of the session's unmasking sites."""
+    """The coordinator waits for round keys of the session's unmasking sites.
+
+    boxes        under rules with shares: the keys that these are sealed with
+    commitments  to the shares that each holder keeps of each dealer's seeds, by dealer and holder; after the deal
+    """
 
     manifest: Manifest
     session: SessionRecord
     received: Mapping[int, tuple[RoundKeys, ...]] = field(default_factory=dict, repr=False)
+    boxes: Mapping[int, BoxKey] = field(default_factory=dict, repr=False)
+    commitments: Mapping[tuple[int, int], tuple[bytes, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def missing(self) -> frozenset[int]:
         """Unmasking sites that have not enrolled yet."""
         return frozenset(self.session.unmaskers) - frozenset(self.received)
 
-    def receive(self, site: int, keys: Sequence[RoundKeys]) -> Opening:
-        """With the keys of one unmasking site for every number.
+    def receive(self, site: int, keys: Sequence[RoundKeys], box: BoxKey | None = None) -> Opening:
+        """With the keys of one unmasking site for every number, and its box under rules with shares.
 
         Errors: Refusal E_POLICY (not asked), E_DUP, E_KEY (numbers, suite), E_SIG.
         """
@@ -70,9 +77,14 @@ class Opening:
         numbers = range(self.session.first, self.session.first + self.session.count)
         if [(key.unmasker, key.number) for key in keys] != [(site, number) for number in numbers]:
             raise Refusal(Code.E_KEY, "Round keys refused", "they are not one a number", "Enrol for this session")
+        if (box.holder if box else None) != (site if self.manifest.rules.lost_max else None):
+            raise Refusal(Code.E_KEY, "Round keys refused", "the box is missing or not theirs", "Enrol by the rules")
         for key in keys:
             verify_key(self.manifest, self.session, key)
-        return replace(self, received={**self.received, site: tuple(keys)})
+        if box:
+            verify_box(self.manifest, self.session, box)
+        boxes = {**self.boxes, site: box} if box else self.boxes
+        return replace(self, received={**self.received, site: tuple(keys)}, boxes=boxes)
 
     def keys(self, number: int) -> tuple[RoundKeys, ...]:
         """What every site needs to mask for `number`. Errors: Refusal E_HELPER_LOST while any is missing."""

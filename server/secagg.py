@@ -1,6 +1,7 @@
 """Secure aggregation at the coordinator: it adds what sites masked and takes away what unmasking sites return.
 
-Every step is a frozen value; a message is checked whole before it moves anything. Collecting -> Unmasking -> Sum.
+Every step is a frozen value; a message is checked whole before it moves anything. Collecting -> Unmasking -> Sum;
+where an unmasking site was lost, `recovery.py` takes its masks away before the sum is opened.
 Source: anytrust late masking, `alm-v1`.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from msgspec.structs import replace as altered
 
@@ -152,10 +154,19 @@ class Unmasking:
             raise Refusal(Code.E_DUP, "Masks refused", f"site {site} answered already", "Wait for the others")
         if total.number != self.aggregation.number:
             raise Refusal(Code.E_ROUND, "Masks refused", "they are of another number", "Answer the order in force")
-        if total.set_digest != self._digest():
+        if total.set_digest != self.set_digest:
             raise Refusal(Code.E_SET, "Masks refused", "they are of another set", "Answer for the set in the order")
         verify_total(self.aggregation.manifest, self.aggregation.context, total)
-        self.total.subtract(len(self.reports) + len(self.answered), total.body)
+        return self.without(site, total.body)
+
+    def without(self, site: int, masks: bytes) -> Unmasking:
+        """With the masks of one unmasking site, packed, taken away: its own answer, or computed from its seed.
+
+        Errors: Refusal E_DUP, MESSAGE_INVALID (length).
+        """
+        if site not in self.missing:
+            raise Refusal(Code.E_DUP, "Masks refused", f"those of site {site} are taken away", "Wait for the others")
+        self.total.subtract(len(self.reports) + len(self.answered), masks)
         return replace(self, answered=self.answered | {site})
 
     def open(self, codec: Codec) -> Sum:
@@ -178,7 +189,9 @@ class Unmasking:
             state = state.receive(total.unmasker, total)
         return state.open(codec)
 
-    def _digest(self) -> bytes:
+    @cached_property
+    def set_digest(self) -> bytes:
+        """h_S: what every unmasking site answers for."""
         return set_digest(self.aggregation.context, (each.member for each in self.reports.values()))
 
 

@@ -42,16 +42,20 @@ def rules_of(scenario: Scenario, sites: int) -> Rules:
     """The rules that the governance of such a federation would sign.
 
     Sets of consecutive rounds may differ in a single site: noise covers that difference, and with a handful of
-    sites a rule against it would end the run at the first site that is late.
+    sites a rule against it would end the run at the first site that is late. As many unmasking sites may be corrupt as
+    the trust condition allows.
     """
     quorum = scenario.job.aggregation.quorum
+    unmaskers, lost = scenario.world.unmasking(sites)
     return Rules(
-        unmaskers_min=scenario.world.unmaskers,
+        unmaskers_min=unmaskers,
         quorum_min=quorum,
         orgs_min=quorum,
         sites_max=sites,
-        corrupt_max=scenario.world.unmaskers - 1,
+        corrupt_max=max(0, unmaskers - 2 * lost - 1),
         overlap_min=0,
+        lost_max=lost,
+        shares_min=unmaskers - lost if lost else 0,
         rounds_max=1024,
     )
 

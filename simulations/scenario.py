@@ -33,19 +33,29 @@ class FaultSettings:
 class World:
     """The sites: a data set dealt to them by `partition`. `seed` fixes the deal and the faults.
 
-    unmaskers  sites that unmask a sum together; privacy holds while one of them is honest
+    unmaskers  sites that unmask a sum together; privacy holds while one of them is honest and not recovered
+    lost_max   those of them that may be lost in a round and be recovered by the others, who hold shares of their keys;
+               it lowers how many may be corrupt
+               Left out, both follow from the number of sites: up to ten sites all but one unmask, at most five, beyond
+               that eight; five or more of them can spare one
     holdout  share of every site's records kept for evaluation      names  what the sites are called: clinic-a, …
     """
 
     holdout: float
     seed: int
-    unmaskers: int
     partition: Partition
+    unmaskers: int | None = None
+    lost_max: int | None = None
     faults: FaultSettings = FaultSettings()
     names: str = "site"
 
     def __post_init__(self) -> None:
         finite(self.holdout, "world.holdout", above=0, at_most=0.9)
+
+    def unmasking(self, sites: int) -> tuple[int, int]:
+        """Unmasking sites of a session among so many sites, and how many of them may be lost in a round."""
+        unmaskers = self.unmaskers or (max(2, min(sites - 1, 5)) if sites <= 10 else 8)
+        return unmaskers, (int(unmaskers >= 5) if self.lost_max is None else self.lost_max)
 
     def site_names(self, count: int) -> tuple[str, ...]:
         """clinic-a, clinic-b, …; numbers where the alphabet ends."""
@@ -63,15 +73,15 @@ class Scenario:
     def with_sizes(self, *, sites: int | None, rounds: int | None, epsilon: float | None) -> Scenario:
         """The scenario with another number of sites or rounds, or another budget.
 
-        Of three sites or more one may be missing from a sum; unmasking sites never outnumber the rest. More sites hold
-        fewer records each, so what every site must hold falls with their number.
+        Of three sites or more one may be missing from a sum; who unmasks follows from the number of sites. More sites
+        hold fewer records each, so what every site must hold falls with their number.
         """
         world, job = self.world, replace(self.job, rounds=self.job.rounds if rounds is None else rounds)
         if sites is not None:
             quorum = max(2, sites - 1)
             least = min(world.partition.minimum, world.partition.minimum * world.partition.sites // max(1, sites))
             partition = replace(world.partition, sites=sites, minimum=least)
-            world = replace(world, partition=partition, unmaskers=max(2, min(world.unmaskers, quorum)))
+            world = replace(world, partition=partition, unmaskers=None, lost_max=None)
             job = replace(job, aggregation=replace(job.aggregation, quorum=quorum))
         if epsilon is not None:
             job = replace(job, privacy=replace(job.privacy, epsilon=epsilon, evaluation_epsilon=epsilon))

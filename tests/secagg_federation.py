@@ -10,17 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.keystore import SqliteKeyStore
+from client.recovery import deal, keep, own_box, release
 from client.secagg import enrol, mask, unmask
 from common.identity import Signer
 from common.randomness import child
 from common.secagg import Aggregation, IntegerCodec, Manifest, Rules, SiteEntry, Sum
 from common.secagg.codec import Codec
-from common.secagg.wire import MaskedReport, RoundKeys, SessionRecord
+from common.secagg.wire import MaskedReport, RoundKeys, SessionRecord, ShareRelease
+from server.dealing import Dealing
 from server.enrolment import Opening, open_session
+from server.recovery import Recovering
 from server.secagg import Collecting, Unmasking
 
 JOB = hashlib.sha256(b"job").digest()
 RULES = Rules(unmaskers_min=2, quorum_min=2, orgs_min=1, sites_max=16, corrupt_max=1, overlap_min=1)
+SHARING = replace(RULES, unmaskers_min=5, corrupt_max=2, lost_max=1, shares_min=4)
 
 
 def digest(*parts: object) -> bytes:
@@ -118,11 +122,29 @@ class Federation:
             state = state.receive(site, self.report(site, aggregation))
         return state.close()
 
-    def opened(self, state: Unmasking) -> Sum:
-        for unmasker in self.session.unmaskers:
+    def answered(self, state: Unmasking, sites: Collection[int]) -> Unmasking:
+        """With the masks of these unmasking sites taken away."""
+        for unmasker in sites:
             total = unmask(self.stores[unmasker], state.aggregation, state.members(unmasker))
             state = state.receive(unmasker, total)
-        return state.open(self.codec)
+        return state
+
+    def opened(self, state: Unmasking) -> Sum:
+        return self.answered(state, self.session.unmaskers).open(self.codec)
+
+    def released(self, state: Recovering, holder: int) -> ShareRelease:
+        aggregation, answered = state.unmasking.aggregation, state.unmasking.set_digest
+        return release(self.stores[holder], aggregation, answered, state.lost)
+
+    def recovered(self, state: Unmasking, lost: Collection[int]) -> Unmasking:
+        """All but the lost unmasking sites answer and then release their shares of those."""
+        state = self.answered(state, [site for site in self.session.unmaskers if site not in lost])
+        recovering = Recovering.open(self.opening, state)
+        for holder in sorted(recovering.missing):
+            recovering = recovering.receive(holder, self.released(recovering, holder))
+        for site in lost:
+            state = recovering.recover(state, site)
+        return state
 
 
 def _enrolled(
@@ -132,5 +154,16 @@ def _enrolled(
     session = open_session(manifest, JOB, manifest.ids, range(numbers), sid=sid, draw=draw)
     opening = Opening(manifest, session)
     for site in session.unmaskers:
-        opening = opening.receive(site, enrol(stores[site], manifest, session))
-    return session, opening
+        keys = enrol(stores[site], manifest, session)
+        opening = opening.receive(site, keys, own_box(stores[site], manifest, session))
+    return session, shared(opening, stores) if manifest.rules.lost_max else opening
+
+
+def shared(opening: Opening, stores: Mapping[int, SqliteKeyStore]) -> Opening:
+    """With shares of all round seeds dealt and kept."""
+    manifest, session, dealing = opening.manifest, opening.session, Dealing(opening)
+    for site in session.unmaskers:
+        dealing = dealing.receive(site, deal(stores[site], manifest, session, dealing.boxes))
+    for site in session.unmaskers:
+        dealing = dealing.confirm(site, keep(stores[site], manifest, session, dealing.meant_for(site)))
+    return dealing.close()

@@ -17,7 +17,9 @@ The arithmetic of it, with two sites that share one mask key each with the only 
 [11, 18, -27]
 
 Who says what to whom: `client/secagg.py` (site and unmasking site), `server/enrolment.py` and `server/secagg.py`
-(coordinator); what they sign: `statements.py`; under which rules: `manifest.py`.
+(coordinator); what they sign: `statements.py`; under which rules: `rules.py` and `manifest.py`. Unmasking sites that
+are lost in a round are recovered from shares that the others keep: `shamir.py`, `parcels.py`, `client/recovery.py`,
+`server/dealing.py`, `server/recovery.py`.
 """
 
 from __future__ import annotations

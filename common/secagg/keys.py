@@ -15,13 +15,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from common.errors import Code, Refusal
 
 _MASK = b"alm-v1/mask\0"
+_BOX = b"alm-v1/box\0"
 
 
 class RoundSeed:
     """ρ, the secret behind the round keys of one unmasking site for one number. Never printed, never pickled.
 
     Whoever holds it can take this site's masks from every report of the number: it lives in the key store alone
-    and is erased once the number is answered.
+    and is erased once the number is answered. Another one is behind the key that shares are sealed with.
     """
 
     __slots__ = ("_seed", "exchange", "kem")
@@ -43,7 +44,7 @@ class RoundSeed:
         raise TypeError("a secret is not pickled")
 
     def reveal(self) -> bytes:
-        """The 32 bytes, for the key store and nobody else."""
+        """The 32 bytes, for the key store, and to be dealt in shares."""
         return self._seed
 
 
@@ -55,6 +56,8 @@ class Pair:
     exchange       epk_i, the site's X25519 public key of this report
     unmasker_exchange  hpk_c, the unmasking site's X25519 public key of this number
     ciphertext     ML-KEM ciphertext from site to unmasking site; None in suite 1
+
+    The key of a parcel of shares is bound in the same way: from dealer to holder, in the context h_R of a session.
     """
 
     context: bytes
@@ -70,9 +73,16 @@ class Pair:
         Both ids are in it, so nobody can pass another's public key off as their own; so is the ciphertext, which
         makes the hybrid as strong as the stronger half.
         """
+        return self._key(_MASK, shared)
+
+    def parcel_key(self, shared: bytes) -> bytes:
+        """The key (32 bytes) of the one parcel that these public keys are for, from the agreed secrets."""
+        return self._key(_BOX, shared)
+
+    def _key(self, label: bytes, shared: bytes) -> bytes:
         ids = struct.pack("<QQ", self.site, self.unmasker)
         tail = b"" if self.ciphertext is None else hashlib.sha256(self.ciphertext).digest()
-        return _hkdf(shared, self.context, _MASK + ids + self.exchange + self.unmasker_exchange + tail, 32)
+        return _hkdf(shared, self.context, label + ids + self.exchange + self.unmasker_exchange + tail, 32)
 
 
 def public(key: X25519PrivateKey | MLKEM768PrivateKey) -> bytes:

@@ -176,9 +176,10 @@ def _opened(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def manifest_table(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as JSON values, keys in hex."""
+    """The manifest as JSON values, keys in hex; without a threshold of shares where the rules have none."""
     sites = [{**plain(site), "identity": site.identity.hex()} for site in manifest.sites]
-    return {**plain(manifest), "coordinator": manifest.coordinator.hex(), "sites": sites}
+    rules = {name: value for name, value in plain(manifest.rules).items() if name != "shares_min" or value}
+    return {**plain(manifest), "coordinator": manifest.coordinator.hex(), "sites": sites, "rules": rules}
 
 
 def _with_bytes(body: dict[str, Any]) -> dict[str, Any]:

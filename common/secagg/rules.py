@@ -14,18 +14,22 @@ ROUNDS_MAX = 1024  # aggregation numbers of one session; their keys travel in on
 class Rules:
     """What no coordinator can talk a site out of.
 
-    unmaskers_min  m_min, unmasking sites of a session; one honest one keeps every report masked
+    unmaskers_min  m_min, unmasking sites of a session; an honest one that is not recovered keeps every report masked
     quorum_min     s_min, reports in a sum that is opened
     orgs_min       o_min, organisations behind those reports
     sites_max      n_max, reports in a sum; bounds what the ring must hold
     corrupt_max    c_max, sites among all that may unmask that are expected to side with the coordinator
     overlap_min    two sets answered one after the other for a job are equal or differ in this many sites;
                    0 and 1 ask nothing. A heuristic: the defence against differences of sums is noise
-    lost_max       f, unmasking sites that may be lost in a round; 0: the round is lost with the first of them
+    lost_max       f, unmasking sites that may be lost in a round and be recovered from shares that the others keep;
+                   0: no shares are made, and the round is lost with the first of them
+    shares_min     t_b, shares that rebuild a lost site's key of a number; 0 where lost_max is 0
     rounds_max     E_max, aggregation numbers of one session
     suite          2: X25519 and ML-KEM-768 together; 1: X25519 alone
 
-    Source: the trust condition c + f + 1 <= t <= m - f, here with f = 0, so c <= m - 1.
+    Source: the trust condition c + f + 1 <= t <= m - f; with f = 0 nothing is shared, and c <= m - 1 is enough. Of h
+    honest unmasking sites each releases shares of at most f others, and an honest one's key needs t - c of those, so
+    at most h·f / (t - c) < h honest sites are ever recovered: one stays whose masks nobody knows.
     """
 
     unmaskers_min: int
@@ -35,6 +39,7 @@ class Rules:
     corrupt_max: int
     overlap_min: int
     lost_max: int = 0
+    shares_min: int = 0
     rounds_max: int = 64
     suite: Literal[1, 2] = 2
 
@@ -43,11 +48,25 @@ class Rules:
         _within("quorum_min", self.quorum_min, 2, self.sites_max, "a sum of one report is that report")
         _within("sites_max", self.sites_max, 2, 2**13, "the narrowest ring must hold their sum")
         _within("orgs_min", self.orgs_min, 1, self.quorum_min, "a sum needs a known number of organisations")
+        _within("overlap_min", self.overlap_min, 0, self.sites_max, "sets cannot differ in more sites than there are")
+        self._check_trust()
+        _within("rounds_max", self.rounds_max, 1, ROUNDS_MAX, "the keys of a session travel in one message")
+
+    def _check_trust(self) -> None:
+        """One honest unmasking site stays, neither corrupt nor recovered; and the others can recover f lost ones."""
         why = "without an honest unmasking site nothing stays masked"
         _within("corrupt_max", self.corrupt_max, 0, self.unmaskers_min - 1, why)
-        _within("overlap_min", self.overlap_min, 0, self.sites_max, "sets cannot differ in more sites than there are")
-        _within("lost_max", self.lost_max, 0, 0, "lost unmasking sites cannot be replaced within a round")
-        _within("rounds_max", self.rounds_max, 1, ROUNDS_MAX, "the keys of a session travel in one message")
+        least, most = self.corrupt_max + self.lost_max + 1, self.unmaskers_min - self.lost_max
+        if not self.lost_max:
+            return _within("shares_min", self.shares_min, 0, 0, "with lost_max = 0 no shares are made")
+        _within("lost_max", self.lost_max, 0, self.unmaskers_min - 1, "the others must recover those that are lost")
+        if least > most:
+            enough = self.corrupt_max + 2 * self.lost_max + 1
+            do = f"Choose unmaskers_min of at least {enough}, or fewer that may be lost or be corrupt"
+            why = f"{self.unmaskers_min} unmasking sites cannot spare it with {self.corrupt_max} of them corrupt"
+            raise refused(f"lost_max = {self.lost_max}", why, do)
+        why = "fewer shares would let corrupt sites open reports, more could not be had from the sites that are left"
+        return _within("shares_min", self.shares_min, least, most, why)
 
     def check(self, sites: int, orgs: int, unmaskers: int) -> None:
         """Refuse rules that this many sites, organisations and unmasking sites cannot keep. Errors: E_MANIFEST."""

@@ -15,12 +15,13 @@ from common.frames import pack
 from common.identity import Signer, verify
 from common.secagg.manifest import Manifest
 from common.secagg.masks import Ring
-from common.secagg.wire import MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord
+from common.secagg.wire import MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord, ShareRelease
 
 _CONTEXT = b"alm-v1/ctx\0"
 _KEYS = b"alm-v1/hk\0"
 _REPORT = b"alm-v1/report\0"
 _UNMASK = b"alm-v1/unmask\0"
+_RECOVER = b"alm-v1/recover\0"
 _SET = b"alm-v1/set\0"
 
 
@@ -149,6 +150,16 @@ def verify_total(manifest: Manifest, context: bytes, total: MaskTotal) -> None:
     verify(manifest.site(total.unmasker).identity, total.signature, *_total_statement(context, total))
 
 
+def sign_release(signer: Signer, context: bytes, release: ShareRelease) -> ShareRelease:
+    """`release` under the signature of its holder."""
+    return replace(release, signature=signer.sign(*_release_statement(context, release)))
+
+
+def verify_release(manifest: Manifest, context: bytes, release: ShareRelease) -> None:
+    """Accept only shares that their holder signed for this context. Errors: Refusal E_SIG, E_MANIFEST."""
+    verify(manifest.site(release.holder).identity, release.signature, *_release_statement(context, release))
+
+
 def _keys_statement(record: bytes, keys: RoundKeys) -> tuple[bytes, ...]:
     return _KEYS, record, _le(keys.number), _le(keys.unmasker), keys.exchange, keys.kem or b""
 
@@ -166,6 +177,11 @@ def _member_statement(member: Member) -> bytes:
 def _total_statement(context: bytes, total: MaskTotal) -> tuple[bytes, ...]:
     body = hashlib.sha256(total.body).digest()
     return _UNMASK, context, _le(total.unmasker), total.set_digest, body
+
+
+def _release_statement(context: bytes, release: ShareRelease) -> tuple[bytes, ...]:
+    lost = hashlib.sha256(b"".join(map(_le, release.lost))).digest()
+    return _RECOVER, context, _le(release.holder), release.set_digest, lost, b"".join(release.shares)
 
 
 def _le(number: int) -> bytes:

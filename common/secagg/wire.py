@@ -1,4 +1,4 @@
-"""What secure aggregation says on the wire: session record, round keys, masked reports, sets, answers."""
+"""What secure aggregation says on the wire: session record, keys, shares, masked reports, sets, answers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ Key32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 KemKey = Annotated[bytes, msgspec.Meta(min_length=1184, max_length=1184)]
+KeyShare = Annotated[bytes, msgspec.Meta(min_length=33, max_length=33)]
 Ciphertext = Annotated[bytes, msgspec.Meta(min_length=1088, max_length=1088)]
 
 
@@ -73,4 +74,36 @@ class MaskTotal(Frame, frozen=True, kw_only=True):
     number: Count
     body: bytes  # M_c, packed lanes
     set_digest: Hash
+    signature: Signature
+
+
+class BoxKey(Frame, frozen=True, kw_only=True):
+    """Public key of one unmasking site for one session, signed: with it the others seal their shares for this site."""
+
+    holder: SiteId
+    exchange: Key32
+    kem: KemKey | None  # None in suite 1
+    signature: Signature
+
+
+class Parcel(Frame, frozen=True, kw_only=True):
+    """One share of each of a dealer's round seeds, sealed for one holder, and the commitments to them."""
+
+    dealer: SiteId
+    holder: SiteId
+    exchange: Key32  # fresh for this parcel
+    ciphertext: Ciphertext | None
+    body: Annotated[bytes, msgspec.Meta(max_length=33 * 1024 + 16)]  # shares by number, AES-256-GCM
+    commitments: Annotated[tuple[Hash, ...], msgspec.Meta(min_length=1, max_length=1024)]
+    signature: Signature
+
+
+class ShareRelease(Frame, frozen=True, kw_only=True):
+    """Shares with which one unmasking site helps to recover the lost ones of one number."""
+
+    holder: SiteId
+    number: Count
+    set_digest: Hash  # the set that this site answered for
+    lost: Annotated[tuple[SiteId, ...], msgspec.Meta(min_length=1, max_length=64)]
+    shares: Annotated[tuple[KeyShare, ...], msgspec.Meta(min_length=1, max_length=64)]  # in the order of `lost`
     signature: Signature

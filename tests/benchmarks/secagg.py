@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,17 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from client.secagg import mask, unmask
+from client.keystore import SqliteKeyStore
+from client.recovery import deal, keep, own_box
+from client.secagg import enrol, mask, unmask
+from common.frames import pack as pack_frame
 from common.randomness import SystemEntropy
 from common.secagg import IntegerCodec, RangeCodec, Rules, pack, unpack
 from common.secagg.discrete import discrete_gaussian, plan
+from common.secagg.wire import Parcel
+from server.dealing import Dealing
+from server.enrolment import Opening
+from server.recovery import Recovering
 from server.secagg import Collecting
 from tests.secagg_federation import Federation
 
@@ -38,11 +46,22 @@ def show(what: str, milliseconds: float, target: str = "") -> None:
 
 
 def federation_of(sites: int, bits: int) -> Federation:
-    rules = Rules(
-        unmaskers_min=UNMASKERS, quorum_min=2, orgs_min=1, sites_max=sites, corrupt_max=4, overlap_min=1, rounds_max=64
-    )
+    rules = rules_of(sites, UNMASKERS, 0)
     return Federation.open(
         sites, rules=rules, codec=IntegerCodec(dimension=SIZE, sites_max=sites, bits=bits), numbers=40
+    )
+
+
+def rules_of(sites: int, unmaskers: int, lost: int) -> Rules:
+    return Rules(
+        unmaskers_min=unmaskers,
+        quorum_min=2,
+        orgs_min=1,
+        sites_max=sites,
+        corrupt_max=unmaskers - 2 * lost - 1,
+        overlap_min=1,
+        lost_max=lost,
+        shares_min=unmaskers - lost if lost else 0,
     )
 
 
@@ -99,6 +118,52 @@ def coordinator_and_unmasker(federation: Federation) -> None:
     show(f"all {UNMASKERS} answers (one repeated) and the final step", 1e3 * (time.process_time() - start))
 
 
+def recovery() -> None:
+    """Shares of a session, then one lost unmasking site recovered."""
+    size, numbers = 8, 64
+    codec = IntegerCodec(dimension=SIZE, sites_max=SITES, bits=24)
+    made = Federation.open(SITES, rules=rules_of(SITES, size, 1), codec=codec, numbers=numbers)
+    session = made.session
+    fresh, site = enrolled(made), session.unmaskers[0]
+    dealing, took = Dealing(fresh.opening), []
+    for dealer in session.unmaskers:
+        start = time.process_time()
+        parcels = deal(fresh.stores[dealer], made.manifest, session, dealing.boxes)
+        took.append(time.process_time() - start)
+        dealing = dealing.receive(dealer, parcels)
+    show(f"unmasking site: deal shares, m = {size}, {numbers} numbers", 1e3 * min(took), weight(parcels))
+    asked = dealing.meant_for(site)
+    start = time.process_time()
+    keep(fresh.stores[site], made.manifest, session, asked)
+    show(
+        f"unmasking site: keep shares, m = {size}, {numbers} numbers",
+        1e3 * (time.process_time() - start),
+        weight(asked),
+    )
+    lost = session.unmaskers[0]
+    closed = made.answered(made.collected(), session.unmaskers[1:])
+    recovering = Recovering.open(made.opening, closed)
+    for holder in sorted(recovering.missing):
+        recovering = recovering.receive(holder, made.released(recovering, holder))
+    start = time.process_time()
+    recovering.recover(closed, lost).open(codec)
+    show(f"server: one site recovered, n = {SITES}, and the sum", 1e3 * (time.process_time() - start))
+
+
+def weight(parcels: Sequence[Parcel]) -> str:
+    return f"{sum(len(pack_frame(parcel)) for parcel in parcels) / 1e3:.1f} kB"
+
+
+def enrolled(made: Federation) -> Federation:
+    """The same session, as it is before shares are dealt."""
+    stores = {site: SqliteKeyStore.volatile(made.stores[site].identity) for site in made.session.unmaskers}
+    opening = Opening(made.manifest, made.session)
+    for site, store in stores.items():
+        keys = enrol(store, made.manifest, made.session)
+        opening = opening.receive(site, keys, own_box(store, made.manifest, made.session))
+    return replace(made, stores=stores, opening=opening)
+
+
 def vectors() -> None:
     """Packing by width, and noise by scale."""
     for bits in (16, 20, 24, 28, 32):
@@ -120,4 +185,5 @@ if __name__ == "__main__":
     made = federation_of(SITES, 24)
     sites(made)
     coordinator_and_unmasker(made)
+    recovery()
     vectors()

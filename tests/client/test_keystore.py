@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from client.custody import Answer, Place
+from client.key_tables import STEPS, VERSION
 from client.keystore import SqliteKeyStore
 from client.secagg import enrol, unmask
 from common.errors import Code, Refusal
@@ -149,19 +150,24 @@ def test_a_missing_damaged_or_newer_store_is_refused(tmp_path):
         SqliteKeyStore.open(tmp_path / "keys")
 
 
-def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path):
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_a_store_of_an_earlier_version_is_brought_up_to_date_and_forgets_nothing(tmp_path, version):
+    """Must: open as it lies, with all that was said. Must not: need the site to join anew."""
     SqliteKeyStore.create(tmp_path / "keys").close()
-    with sqlite3.connect(tmp_path / "keys" / "state.sqlite") as connection:
-        connection.executescript("DROP TABLE ledger_head; PRAGMA user_version = 1")
+    database = tmp_path / "keys" / "state.sqlite"
+    database.unlink()
+    with sqlite3.connect(database) as connection:
+        connection.executescript("".join(STEPS[:version]) + f"PRAGMA user_version = {version}")
+        connection.execute("INSERT INTO session VALUES (?, ?, ?)", (SID, digest("R"), JOB))
+        connection.execute("INSERT INTO reported VALUES (?, 3, ?)", (SID, digest(3)))
     connection.close()
-    store = SqliteKeyStore.open(tmp_path / "keys")
-    assert store.newest_head("ab") is None
-    store.remember_head("ab", bytes(32))
-    store.remember_head("ab", bytes([1]) * 32)
-    store.close()
-    store = SqliteKeyStore.open(tmp_path / "keys")
-    assert store.newest_head("ab") == bytes([1]) * 32
-    store.close()
+    for _ in range(2):
+        store = SqliteKeyStore.open(tmp_path / "keys")
+        assert (store.pinned(SID), store.last_reported(SID)) == (digest("R"), 3)
+        assert store.shares.released(SID, 3) is None
+        store.remember_head("ab", bytes([1]) * 32)
+        assert store.newest_head("ab") == bytes([1]) * 32
+        store.close()
 
 
 def test_a_second_process_is_refused_and_a_later_one_is_not(tmp_path):

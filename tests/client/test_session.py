@@ -22,11 +22,14 @@ from common.messages import (
     LIMIT,
     Accepted,
     AnyReply,
+    DealOrder,
     Enrolled,
     EnrolOrder,
     Envelope,
+    KeepOrder,
     LedgerOrder,
     OfferOrder,
+    RecoverOrder,
     Refused,
     Reported,
     Unmasked,
@@ -88,8 +91,26 @@ def test_keys_and_masks_are_given_for_the_session_of_the_order_s_job_only(desk: 
     session, _ = desk.opened()
     other = replace(desk.work.job, seed=99).to_bytes()
     assert code_of(desk.ask(session.unmaskers[0], EnrolOrder(run=RUN, job=other, session=session))) == "E_POLICY"
-    order = UnmaskOrder(run=RUN, job=other, task="train", number=0, session=session, binding=bytes(32), members=())
-    assert code_of(desk.ask(session.unmaskers[0], order)) == "E_POLICY"
+    number = {"task": "train", "number": 0, "session": session, "binding": bytes(32)}
+    for order in (
+        UnmaskOrder(run=RUN, job=other, **number, members=()),
+        RecoverOrder(run=RUN, job=other, **number, answered=bytes(32), lost=(session.unmaskers[1],)),
+        DealOrder(run=RUN, job=other, session=session, boxes=()),
+        KeepOrder(run=RUN, job=other, session=session, parcels=()),
+    ):
+        assert code_of(desk.ask(session.unmaskers[0], order)) == "E_POLICY"
+
+
+def test_under_rules_without_shares_none_are_dealt_kept_or_released(desk: Desk) -> None:
+    session, _ = desk.opened()
+    base = {"run": RUN, "job": desk.job, "session": session}
+    lost = session.unmaskers[1]
+    for order in (
+        DealOrder(**base, boxes=()),
+        KeepOrder(**base, parcels=()),
+        RecoverOrder(**base, task="train", number=0, binding=bytes(32), answered=bytes(32), lost=(lost,)),
+    ):
+        assert code_of(desk.ask(session.unmaskers[0], order)) == "E_POLICY"
 
 
 def test_a_sum_below_the_jobs_own_quorum_is_not_unmasked(desk: Desk) -> None:

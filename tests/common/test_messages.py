@@ -18,14 +18,20 @@ from common.messages import (
     Accepted,
     AnyOrder,
     AnyReply,
+    DealOrder,
+    Dealt,
     Enrolled,
     EnrolOrder,
     Envelope,
     Head,
+    KeepOrder,
+    Kept,
     LedgerOrder,
     LedgerReply,
     OfferOrder,
+    RecoverOrder,
     Refused,
+    Released,
     Reported,
     Unmasked,
     UnmaskOrder,
@@ -36,7 +42,16 @@ from common.messages import (
     seal,
     sealed_digest,
 )
-from common.secagg.wire import MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord
+from common.secagg.wire import (
+    BoxKey,
+    MaskedReport,
+    MaskTotal,
+    Member,
+    Parcel,
+    RoundKeys,
+    SessionRecord,
+    ShareRelease,
+)
 
 COORDINATOR_KEY, SITE, OTHER = (Signer.from_seed(bytes([n]) * 32) for n in (1, 2, 3))
 HASH, KEY = bytes(32), bytes(range(32))
@@ -44,6 +59,11 @@ SESSION = SessionRecord(sid=HASH, manifest=HASH, job=HASH, unmaskers=(1, 2), fir
 KEYS = RoundKeys(unmasker=1, number=0, exchange=KEY, kem=None, signature=bytes(64))
 BASE = {"run": bytes(16), "job": b"{}"}
 MEMBER = Member(site=1, exchange=KEY, body_digest=HASH, ciphertext=None, ciphertext_digests=(), signature=bytes(64))
+BOX = BoxKey(holder=1, exchange=KEY, kem=None, signature=bytes(64))
+PARCEL = Parcel(
+    dealer=1, holder=2, exchange=KEY, ciphertext=None, body=b"\0" * 8, commitments=(HASH,), signature=bytes(64)
+)
+RELEASE = ShareRelease(holder=1, number=3, set_digest=HASH, lost=(2,), shares=(bytes(33),), signature=bytes(64))
 ORDERS: dict[str, AnyOrder] = {
     "offer": OfferOrder(**BASE),
     "enrol": EnrolOrder(**BASE, session=SESSION),
@@ -59,6 +79,9 @@ ORDERS: dict[str, AnyOrder] = {
         heads=(Head(site=1, head=HASH),),
     ),
     "unmask": UnmaskOrder(**BASE, task="train", number=3, session=SESSION, binding=HASH, members=(MEMBER,)),
+    "deal": DealOrder(**BASE, session=SESSION, boxes=(BOX,)),
+    "keep": KeepOrder(**BASE, session=SESSION, parcels=(PARCEL,)),
+    "recover": RecoverOrder(**BASE, task="train", number=3, session=SESSION, binding=HASH, answered=HASH, lost=(1, 2)),
     "ledger": LedgerOrder(**BASE),
 }
 TOTAL = MaskTotal(unmasker=1, number=3, body=b"\0" * 8, set_digest=HASH, signature=bytes(64))
@@ -66,6 +89,10 @@ REPORT = MaskedReport(site=1, number=3, exchange=KEY, ciphertexts=(), body=b"\0"
 REPLIES: dict[str, AnyReply] = {
     "accepted": Accepted(order=HASH, epsilon_spent=0.5, epsilon_limit=3.0, head=HASH),
     "enrolled": Enrolled(order=HASH, keys=(KEYS,)),
+    "enrolled with a box": Enrolled(order=HASH, keys=(KEYS,), box=BOX),
+    "dealt": Dealt(order=HASH, parcels=(PARCEL,)),
+    "kept": Kept(order=HASH, bad=(2,)),
+    "released": Released(order=HASH, release=RELEASE),
     "reported": Reported(order=HASH, report=REPORT, epsilon=0.25, head=HASH),
     "unmasked": Unmasked(order=HASH, total=TOTAL),
     "ledger": LedgerReply(order=HASH, entries=b"{}\n", head=HASH, data=HASH),
@@ -111,6 +138,17 @@ def test_a_reply_is_read_as_it_was_written_and_has_one_spelling(kind: str) -> No
     reply = open_reply(data, 7, SITE.public, HASH)
     assert reply == REPLIES[kind]
     assert seal(7, reply, SITE) == data
+
+
+def test_an_enrolment_without_shares_has_no_second_spelling() -> None:
+    """Must: be the bytes that they were before there were shares. Must not: be read with an empty box in it."""
+    reply = REPLIES["enrolled"]
+    assert b"box" not in pack(reply)
+    body = spelled({**msgspec.msgpack.decode(pack(reply)[3:]), "box": None})
+    signature = SITE.sign(b"hushfed/envelope/v1\0", struct.pack("<Q", 7), body)
+    with pytest.raises(Refusal) as refused:
+        open_reply(pack(Envelope(sender=7, body=body, signature=signature)), 7, SITE.public, HASH)
+    assert refused.value.code is Code.MESSAGE_INVALID
 
 
 @pytest.mark.parametrize("kind", [*ORDERS, *REPLIES])

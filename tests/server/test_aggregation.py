@@ -10,26 +10,19 @@ import pytest
 from msgspec.structs import replace as altered
 
 from common.errors import Code, Refusal
-from common.frames import pack, unpack
-from common.identity import Signer
+from common.frames import pack
 from common.messages import (
-    LIMIT,
     AnyOrder,
     AnyReply,
     EnrolOrder,
-    Envelope,
     Refused,
     Reported,
     Unmasked,
     UnmaskOrder,
     WorkOrder,
-    seal,
 )
-from common.parameters import flatten
-from common.work import model_of
-from server.aggregation import Aggregator, Gathered
-from server.checkpoints import State
-from tests.worlds import RUN, Desk, Line, Lines, close, desk_of, questions_of, scenario
+from tests.attempts import Attempts, forged, losing, unmaskers
+from tests.worlds import Desk, close, desk_of, scenario
 
 ROUNDS = itertools.count(0, 1000)  # where each test begins, so that no round is summed twice
 
@@ -41,50 +34,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     close(made)
 
 
-class Attempts:
-    """Attempts one after the other, by one aggregator over lines that a test may cut."""
-
-    def __init__(self, desk: Desk):
-        self.desk, self.lines, self.seen = desk, Lines(desk), list[tuple[int, AnyOrder]]()
-        self.aggregator = Aggregator(questions_of(desk, self.lines), desk.work, RUN)
-        self.state = State(parameters=flatten(model_of(desk.work.job)))
-        self.count = 0
-
-    def next(self, line: Line | None = None) -> Gathered:
-        """One attempt; `line` decides what becomes of each frame."""
-        cut = line or (lambda site, order, answer: answer())
-
-        def watched(site: int, order: AnyOrder, answer: Callable[[], bytes]) -> bytes | None:
-            self.seen.append((site, order))
-            return cut(site, order, answer)
-
-        self.lines.line, self.count, self.seen = watched, self.count + 1, []
-        cohort = self.desk.work.manifest.ids
-        return self.aggregator.gather("train", self.count, 0, self.state, cohort)
-
-    def sessions(self) -> set[bytes]:
-        """Names of the sessions of the last attempt's work orders."""
-        return {order.session.sid for _, order in self.seen if isinstance(order, WorkOrder)}
-
-    def asked(self, kind: type[AnyOrder]) -> list[int]:
-        return [site for site, order in self.seen if isinstance(order, kind)]
-
-
 @pytest.fixture
 def attempts(desk: Desk) -> Attempts:
     made = Attempts(desk)
     made.count = next(ROUNDS)
     return made
-
-
-def losing(kind: type[AnyOrder], *sites: int) -> Line:
-    return lambda site, order, answer: None if isinstance(order, kind) and site in sites else answer()
-
-
-def unmaskers(attempts: Attempts) -> tuple[int, ...]:
-    opening = attempts.aggregator._opening
-    assert opening is not None
-    return opening.session.unmaskers
 
 
 def test_a_sum_of_all_sites_is_opened(attempts: Attempts) -> None:
@@ -157,20 +111,6 @@ def test_an_unmasking_site_that_was_away_a_moment_is_asked_again_with_the_same_s
     assert calls[0] == calls[1]
 
 
-def forged(desk: Desk, kind: type[AnyOrder], change: Callable[[AnyReply], AnyReply]) -> Line:
-    """Site 1 changes what it answers to orders of a kind, and signs it as its own."""
-    signer = Signer.load(desk.federation.sites[0].root / "state" / "identity")
-
-    def line(site: int, order: AnyOrder, answer: Callable[[], bytes]) -> bytes | None:
-        data = answer()
-        if site != 1 or not isinstance(order, kind):
-            return data
-        reply: AnyReply = unpack(AnyReply, unpack(Envelope, data, LIMIT).body, LIMIT)  # type: ignore[arg-type]
-        return seal(1, change(reply), signer)
-
-    return line
-
-
 def test_a_forged_report_counts_for_its_site_only(desk: Desk, attempts: Attempts) -> None:
     def other_vector(reply: AnyReply) -> AnyReply:
         assert isinstance(reply, Reported)
@@ -213,10 +153,10 @@ def test_forged_masks_cost_the_attempt_and_their_site_a_place_in_the_next_sessio
 
     attempts.next()
     while 1 not in unmaskers(attempts):  # chance decides who unmasks
-        attempts.aggregator._opening = None
+        attempts.aggregator.sessions.drop()
         attempts.next()
     line = forged(desk, UnmaskOrder, spoiled)
-    attempts.aggregator._next = 1
+    attempts.aggregator.sessions.next = 1
     gathered = attempts.next(line)
     assert gathered.failure is Code.E_HELPER_LOST
     assert gathered.refused == {1: Code.E_SIG}

@@ -81,16 +81,33 @@ def test_the_schema_of_a_data_set_is_filled_in_unless_it_is_given() -> None:
         read_scenario(CLINICS, ["job.dataset=clinic"])
 
 
-@pytest.mark.parametrize(("sites", "quorum", "unmaskers"), [(2, 2, 2), (3, 2, 2), (4, 3, 3), (8, 7, 3)])
-def test_another_number_of_sites_keeps_a_quorum_that_one_may_miss(sites: int, quorum: int, unmaskers: int) -> None:
+# sites, quorum, unmasking sites, of which lost and corrupt
+SIZES = [(2, 2, 2, 0, 1), (3, 2, 2, 0, 1), (4, 3, 3, 0, 2), (5, 4, 4, 0, 3), (6, 5, 5, 1, 2), (8, 7, 5, 1, 2)]
+
+
+@pytest.mark.parametrize(("sites", "quorum", "unmaskers", "lost", "corrupt"), [*SIZES, (16, 15, 8, 1, 5)])
+def test_another_number_of_sites_keeps_a_quorum_that_one_may_miss(
+    sites: int, quorum: int, unmaskers: int, lost: int, corrupt: int
+) -> None:
+    """Must: be able to open a session while one site is away, and from six sites on to go on when one is lost."""
     sized = read_scenario(CLINICS).with_sizes(sites=sites, rounds=5, epsilon=2.0)
     assert sized.world.partition.sites == sites
     assert sized.job.aggregation.quorum == quorum
-    assert sized.world.unmaskers == unmaskers
     assert sized.job.rounds == 5
     assert sized.job.privacy.epsilon == sized.job.privacy.evaluation_epsilon == 2.0
     rules = rules_of(sized, sites)
-    assert rules.corrupt_max < rules.unmaskers_min
+    assert (rules.unmaskers_min, rules.lost_max, rules.corrupt_max) == (unmaskers, lost, corrupt)
+    assert unmaskers <= max(2, sites - 1)
+
+
+def test_unmasking_sites_that_a_scenario_names_are_kept() -> None:
+    three = read_scenario(CLINICS)
+    assert rules_of(three, 4).unmaskers_min == 3
+    many = read_scenario(CLINICS, ["world.unmaskers=7", "world.lost_max=2"])
+    rules = rules_of(many, 16)
+    assert (rules.unmaskers_min, rules.lost_max, rules.shares_min, rules.corrupt_max) == (7, 2, 5, 2)
+    with pytest.raises(Refusal, match="unmaskers_min of at least 5"):
+        rules_of(read_scenario(CLINICS, ["world.lost_max=2"]), 4)
 
 
 def test_a_size_of_zero_is_refused_and_not_ignored() -> None:

@@ -94,6 +94,8 @@ SPOILED = [
     lambda table: table | {"sites": table["sites"][::-1]},
     lambda table: table | {"unmaskers": [1, 1]},
     lambda table: table | {"rules": table["rules"] | {"lost_max": 1}},
+    lambda table: table | {"rules": table["rules"] | {"shares_min": 0}},
+    lambda table: table | {"rules": table["rules"] | {"shares_min": 2}},
     lambda table: table | {"rules": table["rules"] | {"suite": 3}},
 ]
 
@@ -122,6 +124,8 @@ RULES_THAT_CANNOT_BE_KEPT = [
     {"sites_max": 1},
     {"overlap_min": -1},
     {"lost_max": 1},
+    {"lost_max": -1},
+    {"shares_min": 2},
     {"rounds_max": 0},
     {"rounds_max": 1025},
 ]

@@ -35,7 +35,10 @@ from common.secagg import (
 )
 from common.secagg.discrete import discrete_gaussian
 from common.secagg.keys import Pair, agree, decapsulate, public
-from common.secagg.wire import SessionRecord
+from common.secagg.parcels import box_key, opened_parcel, sealed_parcel
+from common.secagg.shamir import from_coefficients, join
+from common.secagg.statements import sign_release
+from common.secagg.wire import SessionRecord, ShareRelease
 from server.secagg import Collecting
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "secagg.json").read_text())
@@ -177,7 +180,53 @@ def noise(given: dict[str, Any]) -> dict[str, list[int]]:
     }
 
 
-PARTS = {"primitives": primitives, "hybrid": hybrid, "whole_round": whole_round, "noise": noise}
+def shamir(given: dict[str, Any]) -> dict[str, Any]:
+    """Shares of a secret by its polynomial, and the secret that some of them give."""
+    shares = from_coefficients(of_hex(given, "secret"), given["coefficients"], given["holders"])
+    return {
+        "shares": [each.hex() for each in shares],
+        "joined": join({holder: shares[holder - 1] for holder in given["joined_by"]}).hex(),
+    }
+
+
+def parcel(given: dict[str, Any]) -> dict[str, Any]:
+    """Shares of two numbers from a dealer to a holder in suite 1, and the release of one of them."""
+    signers = {int(site): Signer.from_seed(bytes.fromhex(seed)) for site, seed in given["identities"].items()}
+    session = SessionRecord(
+        sid=of_hex(given, "sid"),
+        manifest=of_hex(given, "h_F"),
+        job=of_hex(given, "job"),
+        unmaskers=(1, 2, 3),
+        first=7,
+        count=2,
+        suite=1,
+    )
+    secret = RoundSeed(of_hex(given, "box"))
+    box = box_key(signers[2], session, 2, secret)
+    shares = [bytes.fromhex(each) for each in given["shares"]]
+    one_time = X25519PrivateKey.from_private_bytes(of_hex(given, "esk"))
+    sealed_shares = sealed_parcel(signers[1], session, 1, box, shares, one_time=one_time)
+    assert list(opened_parcel(session, secret, sealed_shares)) == shares
+    unsigned = ShareRelease(
+        holder=2, number=8, set_digest=of_hex(given, "h_S"), lost=(1,), shares=(shares[1],), signature=bytes(64)
+    )
+    return {
+        "box": [box.exchange.hex(), box.signature.hex()],
+        "body": sealed_shares.body.hex(),
+        "commitments": [each.hex() for each in sealed_shares.commitments],
+        "parcel_signature": sealed_shares.signature.hex(),
+        "release_signature": sign_release(signers[2], of_hex(given, "ctx"), unsigned).signature.hex(),
+    }
+
+
+PARTS = {
+    "primitives": primitives,
+    "hybrid": hybrid,
+    "whole_round": whole_round,
+    "noise": noise,
+    "shamir": shamir,
+    "parcel": parcel,
+}
 
 
 @pytest.mark.parametrize("part", PARTS)
