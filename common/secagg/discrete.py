@@ -144,19 +144,24 @@ def _plan(variance: Fraction) -> Plan:
 
 
 def _table(variance: Fraction) -> Table:
-    """The table of one variance.
+    """The table of one variance. Tail: P(|X| > T) <= 2·exp(-T² / 2σ²)."""
+    return symmetric_table(_half_weights(variance))
 
-    Tail: P(|X| > T) <= 2·exp(-T² / 2σ²). Thresholds are floors below 2^128, each 2^-128 off at most; weights
-    carry 256 bits.
+
+def symmetric_table(half: list[int], width: int = 64) -> Table:
+    """The table of a distribution with these weights of 0, ±1, ±2 and so on.
+
+    half   at least 256 bits each near 0, all but 2^-128 of the whole distribution
+    width  as for `table_of`
+    Thresholds are floors below 2^128, each 2^-128 off at most.
     """
-    half = _half_weights(variance)
     last = len(half) - 1
     weights = half[:0:-1] + half
     total, reached, thresholds = sum(weights), 0, []
     for weight in weights[:-1]:
         reached += weight
         thresholds.append(min((reached << 128) // total, (1 << 128) - 1))
-    return table_of(-last, thresholds, 64)
+    return table_of(-last, thresholds, width)
 
 
 def table_of(least: int, thresholds: list[int], width: int) -> Table:
