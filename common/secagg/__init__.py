@@ -23,6 +23,7 @@ Who says what to whom: `client/secagg.py` (site and unmasking site), `server/enr
 from __future__ import annotations
 
 from common.secagg.codec import Codec, Encoded, IntegerCodec, RangeCodec, Sum
+from common.secagg.distributed import DistributedCodec
 from common.secagg.keys import RoundSeed
 from common.secagg.manifest import (
     Manifest,
@@ -39,6 +40,7 @@ from common.secagg.statements import Aggregation, check_session, context_digest,
 __all__ = [
     "Aggregation",
     "Codec",
+    "DistributedCodec",
     "Encoded",
     "IntegerCodec",
     "Lanes",
