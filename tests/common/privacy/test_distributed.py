@@ -16,6 +16,7 @@ from common.privacy.accounting import Charge, total_epsilon
 from common.privacy.distributed import SPAN, SiteMechanism, calibrated
 from common.privacy.renyi import ORDERS, epsilon_of
 from common.randomness import ReplayEntropy
+from common.secagg.distributed import DistributedCodec
 from common.secagg.masks import reduce
 
 PLAIN = {
@@ -100,11 +101,14 @@ def test_a_lower_quorum_or_more_colluders_ask_more_noise_of_each_site_not_more_e
         assert other.epsilon(10, 1e-5) == pytest.approx(base.epsilon(10, 1e-5), rel=0.02)
 
 
-def test_the_sampler_is_paid_for_at_every_honest_site_lane_and_release():
+def test_the_sampler_is_paid_for_at_every_honest_site_and_release(monkeypatch):
+    """With a worse sampler the payment shows."""
     mechanism = mechanism_of(**SMALL)
-    distance = 10 * 5 * mechanism.codec.sampler_distance
-    assert mechanism.epsilon(10, 1e-5) == epsilon_of(mechanism.curve(10), 1e-5, distance)
-    assert mechanism.epsilon(10, 1e-5) >= epsilon_of(mechanism.curve(10), 1e-5, 0.0)
+    monkeypatch.setattr(DistributedCodec, "sampler_distance", 1e-10)
+    assert mechanism.epsilon(10, 1e-5) == epsilon_of(mechanism.curve(10), 1e-5, 10 * 5 * 1e-10)
+    assert mechanism.epsilon(10, 1e-5) > epsilon_of(mechanism.curve(10), 1e-5, 0.0)
+    found = calibrated(mechanism, epsilon=2.0, delta=1e-5, releases=10)
+    assert found.epsilon(10, 1e-5) <= 2.0 < found.epsilon(11, 1e-5)
 
 
 def test_a_sum_of_all_sites_fits_the_ring_within_its_span():

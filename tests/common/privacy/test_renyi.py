@@ -92,6 +92,24 @@ def test_many_narrow_terms_cost_more_than_their_variance_says():
     assert (narrow > one + 1000).all()
 
 
+def test_the_curves_are_those_of_the_papers_by_hand():
+    """Norm 5 over 4 lanes (L1 norm 10), 2 terms of deviation 3 (variance 18), order 3."""
+    shift, place = Shift(norm=5.0, lanes=4, sigma=3.0, terms=2), ORDERS.index(3)
+    assert shift.length == 10.0
+    assert Shift(norm=2.0, lanes=100, sigma=3.0, terms=2).length == 4.0
+    skellam = 3 * 25 / 36 + min((5 * 25 + 60) / (4 * 18**2), 30 / 36)
+    assert skellam_curve(shift)[place] == pytest.approx(skellam, rel=1e-12)
+    coarse = Shift(norm=5.0, lanes=4, sigma=0.1, terms=2)
+    tau = 10 * math.exp(-2 * math.pi**2 * 0.01 / 2)
+    square, length = 25 / 0.02, 10 / math.sqrt(0.02)
+    options = (
+        1.5 * square + 4 * tau,
+        1.5 * (square + 2 * length * tau + 4 * tau**2),
+        1.5 * (square**0.5 + 2 * tau) ** 2,
+    )
+    assert discrete_gaussian_curve(coarse)[place] == pytest.approx(min(options), rel=1e-12)
+
+
 def test_orders_are_whole_numbers_above_one():
     assert all(isinstance(order, int) and order > 1 for order in ORDERS)
     assert list(ORDERS) == sorted(set(ORDERS))

@@ -124,6 +124,16 @@ def test_a_sum_that_these_reports_cannot_have_is_refused(lane):
         codec.open_sum(total, 3)
 
 
+@pytest.mark.parametrize("lane", [3, 4])
+def test_a_sum_of_weights_or_metrics_below_zero_is_refused(lane):
+    codec = RangeCodec(dimension=2, bits=24, sites_max=8, bound=1.0, metrics=1)
+    total = added(codec, *(codec.encode(np.ones(2), ENTROPY, records=0.0, metrics=(1.0,)) for _ in range(3)))
+    codec.open_sum(total, 3)
+    total[lane : lane + 1] -= 1
+    with refused(Code.E_SUM_CHECK):
+        codec.open_sum(total, 3)
+
+
 def test_more_reports_than_the_codec_was_made_for_are_refused():
     codec = RangeCodec(dimension=1, bits=24, sites_max=2, bound=1.0)
     total = added(codec, *(codec.encode(np.zeros(1), ENTROPY) for _ in range(3)))
