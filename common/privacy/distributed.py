@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config import finite
 from common.errors import Code, Refusal
-from common.privacy.accounting import LARGEST_SIGMA, smallest_sigma
+from common.privacy.accounting import LARGEST_SIGMA, MOST_STEPS, smallest_sigma
 from common.privacy.renyi import Shift, discrete_gaussian_curve, epsilon_of, skellam_curve
 from common.privacy.units import Adversary, Unit
 from common.secagg.distributed import WIDEST, DistributedCodec, IntegerNoise
@@ -109,7 +110,10 @@ class SiteMechanism:
         )
 
     def curve(self, releases: int = 1) -> NDArray[np.float64]:
-        """Rényi divergences of so many releases at `renyi.ORDERS`; curves of several mechanisms add up."""
+        """Rényi divergences of so many releases at `renyi.ORDERS`; curves of several mechanisms add up.
+
+        Errors: Refusal CONFIG_INVALID for fewer than one release.
+        """
         scale = self.scale
         shift = Shift(
             norm=rounded_norm(scale * self.bound, self._lanes),
@@ -117,6 +121,7 @@ class SiteMechanism:
             sigma=scale * self.local_deviation,
             terms=self.honest,
         )
+        finite(releases, "releases", above=0, at_most=MOST_STEPS)
         once = discrete_gaussian_curve(shift) if self.noise == "discrete-gaussian" else skellam_curve(shift)
         return releases * once
 
@@ -142,6 +147,8 @@ def calibrated(mechanism: SiteMechanism, *, epsilon: float, delta: float, releas
 
     Errors: Refusal JOB_INVALID if rounding to so few bits costs more than epsilon, whatever the noise.
     """
+
+    finite(epsilon, "epsilon", above=0)
 
     def cost(multiplier: float, _interval: float = 0.0) -> float:
         return epsilon_of(replace(mechanism, noise_multiplier=multiplier).curve(releases), delta, 0.0)

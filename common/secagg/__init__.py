@@ -16,6 +16,7 @@ The arithmetic of it, with two sites that share one mask key each with the only 
 >>> codec.open_sum(total - masks, members=2).values.tolist()
 [11, 18, -27]
 
+What a site writes into the ring: `codec.py` (bounded reals, integers), `distributed.py` (vectors with their noise).
 Who says what to whom: `client/secagg.py` (site and unmasking site), `server/enrolment.py` and `server/secagg.py`
 (coordinator); what they sign: `statements.py`; under which rules: `manifest.py`.
 """

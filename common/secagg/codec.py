@@ -100,7 +100,8 @@ class RangeCodec:
             block = values[first : first + _BLOCK]
             shifts = sixteenths(block.size, entropy)
             scaled = block.astype(np.float64)
-            scaled *= limit / self.bound
+            with np.errstate(over="ignore"):  # what is too large for a float is clamped like the rest
+                scaled *= limit / self.bound
             np.clip(scaled, -limit, limit, out=scaled)  # so the floor below is at most ±U
             scaled += shifts
             encoded.lanes[first : first + block.size] = lower(self.ring, np.floor(scaled, out=scaled).astype(np.int32))

@@ -158,6 +158,15 @@ def test_mechanisms_that_protect_nobody_are_refused(settings):
         mechanism_of(**settings)
 
 
+def test_no_release_or_no_target_is_refused():
+    for releases in (0, -1):
+        with pytest.raises(Refusal, match="releases"):
+            mechanism_of(**SMALL).epsilon(releases, 1e-5)
+    for target in (0.0, -1.0, math.nan):
+        with pytest.raises(Refusal, match="epsilon"):
+            calibrated(mechanism_of(**SMALL), epsilon=target, delta=1e-5, releases=1)
+
+
 def test_wide_noise_is_scaled_down_to_what_can_be_drawn():
     for bits in (24, 28, 32):
         for noise in ("discrete-gaussian", "skellam"):

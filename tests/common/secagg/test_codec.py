@@ -46,6 +46,13 @@ def test_values_beyond_the_bound_are_clamped_before_they_are_weighted():
     np.testing.assert_allclose(codec.total(codec.open_sum(added(codec, one), 1)), [0.5, -0.5], atol=1e-8)
 
 
+def test_the_largest_floats_are_clamped_without_a_word():
+    codec = RangeCodec(dimension=2, bits=24, sites_max=4, bound=0.5)
+    with np.errstate(all="raise"):
+        one = codec.encode(np.array([1.7e308, -1.7e308]), ENTROPY)
+    np.testing.assert_allclose(codec.mean(codec.open_sum(added(codec, one), 1)), [0.5, -0.5])
+
+
 def test_rounding_is_unbiased():
     """|bias| < 1e-3 of a step over 10^7 values; 1e-3 is six standard errors."""
     for value in (0.3, -0.3, 1e-3, 0.5):
