@@ -87,7 +87,7 @@ class SiteMechanism:
         """g, integers for one model unit: as fine as `SPAN` deviations of a sum of all sites allow.
 
         A lane's sum spreads by B²n²/d for the rotated vectors, n/4g² for rounding, and the noise of all n sites.
-        Source: Kairouz, Liu and Steinke 2021, section 4, with ρ = 1.
+        Source: Kairouz, Liu and Steinke 2021, with ρ = 1.
         """
         spread = self.bound**2 * self.sites_max**2 / self._lanes + self.sites_max * self.local_deviation**2
         fitting = math.sqrt(self._room) / (2 * SPAN * math.sqrt(spread))

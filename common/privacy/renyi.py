@@ -56,7 +56,7 @@ def discrete_gaussian_curve(shift: Shift) -> NDArray[np.float64]:
 
 
 def skellam_curve(shift: Shift) -> NDArray[np.float64]:
-    """Rényi divergences at `ORDERS` of Skellam noise. Source: Agarwal, Kairouz and Liu 2021, theorem 3.5."""
+    """Rényi divergences at `ORDERS` of Skellam noise. Source: Agarwal, Kairouz and Liu 2021."""
     order = np.array(ORDERS, np.float64)
     variance, square = shift.variance, shift.norm**2
     fine = ((2 * order - 1) * square + 6 * shift.length) / (4 * variance**2)
@@ -68,7 +68,7 @@ def epsilon_of(curve: NDArray[np.float64], delta: float, distance: float) -> flo
 
     distance  in total variation, all of them together; it is paid from delta, see `beyond_distance`
     Errors: Refusal CONFIG_INVALID for a delta outside (0, 1).
-    Source: Canonne, Kamath and Steinke 2020, proposition 12, by dp-accounting.
+    Source: Canonne, Kamath and Steinke 2020, by dp-accounting.
     """
     from dp_accounting.rdp import rdp_privacy_accountant
 
