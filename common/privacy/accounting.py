@@ -202,13 +202,21 @@ def _epsilon(charges: tuple[Charge, ...], delta: float, interval: float) -> floa
         return 0.0
     if any(charge.mechanism == "none" for charge in charges):
         return math.inf
-    loss, distance = _composed(charges, interval), total_distance(charges)
+    loss = _composed(charges, interval)
+    return beyond_distance(lambda left: float(loss.get_epsilon_for_delta(left)), delta, total_distance(charges))
+
+
+def beyond_distance(ideal: Callable[[float], float], delta: float, distance: float) -> float:
+    """The smallest epsilon with delta_ideal(epsilon) + (1 + e^epsilon) * distance <= delta, or `math.inf`.
+
+    ideal     epsilon of the ideal mechanisms at a delta      distance  of the real ones from them, in total variation
+    """
 
     def at(guess: float) -> float:
         left = delta - (1 + math.exp(min(guess, 700))) * distance
-        return float(loss.get_epsilon_for_delta(left)) if left > 0 else math.inf
+        return ideal(left) if left > 0 else math.inf
 
-    found = float(loss.get_epsilon_for_delta(delta))
+    found = ideal(delta)
     step = STRIDE
     # `at` grows with its argument, so any guess with at(guess) <= guess lies above the least fixed point,
     # and at(guess) between the two: a figure on the safe side after two or three looks.

@@ -52,9 +52,17 @@ def summed_gaussians(sigma: float, terms: int) -> dict[int, float]:
 
 
 def sum_distance(sigma: float, terms: int) -> float:
+    """Bound on the statistical distance of the sum of `terms` discrete Gaussians of `sigma` each from a single one.
+
+    In one lane; 1 at most. A ratio within e^tau means a distance of at most tau.
+    """
+    return min(1.0, log_ratio(sigma, terms))
+
+
+def log_ratio(sigma: float, terms: int) -> float:
     """Bound tau on how far the sum of `terms` discrete Gaussians of `sigma` each is from one of sqrt(terms) sigma.
 
-    It bounds the logarithm of their ratio, and so their statistical distance, in one lane; 1 at most.
+    In one lane it bounds the difference of the logarithms of their ratios at any two integers.
     Source: Kairouz, Liu and Steinke 2021, theorem 1.
     """
-    return min(1.0, 10 * math.fsum(math.exp(-2 * (math.pi * sigma) ** 2 * k / (k + 1)) for k in range(1, terms)))
+    return 10 * math.fsum(math.exp(-2 * (math.pi * sigma) ** 2 * k / (k + 1)) for k in range(1, terms))

@@ -16,6 +16,7 @@ The arithmetic of it, with two sites that share one mask key each with the only 
 >>> codec.open_sum(total - masks, members=2).values.tolist()
 [11, 18, -27]
 
+What a site writes into the ring: `codec.py` (bounded reals, integers), `distributed.py` (vectors with their noise).
 Who says what to whom: `client/secagg.py` (site and unmasking site), `server/enrolment.py` and `server/secagg.py`
 (coordinator); what they sign: `statements.py`; under which rules: `rules.py` and `manifest.py`. Unmasking sites that
 are lost in a round are recovered from shares that the others keep: `shamir.py`, `parcels.py`, `client/recovery.py`,
@@ -25,6 +26,7 @@ are lost in a round are recovered from shares that the others keep: `shamir.py`,
 from __future__ import annotations
 
 from common.secagg.codec import Codec, Encoded, IntegerCodec, RangeCodec, Sum
+from common.secagg.distributed import DistributedCodec
 from common.secagg.keys import RoundSeed
 from common.secagg.manifest import (
     Manifest,
@@ -41,6 +43,7 @@ from common.secagg.statements import Aggregation, check_session, context_digest,
 __all__ = [
     "Aggregation",
     "Codec",
+    "DistributedCodec",
     "Encoded",
     "IntegerCodec",
     "Lanes",

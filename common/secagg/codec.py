@@ -2,56 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import Code, Refusal
-from common.secagg.masks import Lanes, Ring, lift, lower
+from common.secagg.lanes import (
+    CANARIES,
+    Codec,
+    Encoded,
+    Sum,
+    check_finite,
+    check_length,
+    check_shape,
+    framed,
+    out_of_range,
+    ring_of,
+    unframed,
+    unlike,
+)
+from common.secagg.masks import Lanes, Ring, lower
+from common.secagg.rounding import sixteenths, stochastic_round
 
 if TYPE_CHECKING:
     from common.randomness import Entropy  # it imports torch, which a process that only reads messages has no use for
 
-CANARIES = 8  # lanes that are zero at every site
-_BLOCK = 1 << 14  # values encoded at a time, so that every pass stays in the cache; a multiple of 4
+__all__ = ["CANARIES", "Codec", "Encoded", "IntegerCodec", "RangeCodec", "Sum", "stochastic_round"]
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """A vector in its ring, not yet masked: a site's secret, never printed. Only a codec makes one.
-
-    Masking overwrites `lanes`.
-    """
-
-    ring: Ring
-    lanes: Lanes = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Sum:
-    """An opened sum whose check lanes were right.
-
-    count   reports in it
-    values  exact sums of the vector's integers, int64 [d]
-    extras  exact sums of the codec's further integers, int64 [q]
-    """
-
-    count: int
-    values: NDArray[np.int64]
-    extras: NDArray[np.int64]
-
-
-class Codec(Protocol):
-    """What opening a sum needs to know of a codec."""
-
-    @property
-    def ring(self) -> Ring:
-        """The ring that reports are added in."""
-
-    def open_sum(self, total: Lanes, members: int) -> Sum:
-        """The sum in unmasked lanes."""
+_BLOCK = 1 << 16  # values encoded at a time, so that every pass stays in the cache; a multiple of 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +55,17 @@ class RangeCodec:
     metrics: int = 0
 
     def __post_init__(self) -> None:
-        _check_shape(self.dimension, self.sites_max, self.metrics)
-        if not 0 < self.bound < np.inf or not 0 < self.weight_cap < np.inf:
-            raise _range("Codec", "bound and weight cap must be positive and finite", "Correct them")
+        check_shape(self.dimension, self.sites_max, self.metrics)
+        if not 1e-200 <= self.bound < np.inf or not 0 < self.weight_cap < np.inf:
+            raise out_of_range("Codec", "bound and weight cap must be positive and finite", "Correct them")
         if self.steps < 1:
             why = f"{self.bits} bits cannot hold a sum of {self.sites_max} values"
-            raise _range("Codec", why, "Take more bits or fewer sites")
+            raise out_of_range("Codec", why, "Take more bits or fewer sites")
 
     @property
     def ring(self) -> Ring:
         """Vector, count, weight, metrics, canaries, padding."""
-        return _ring(self.bits, self.dimension + 1 + self.metrics)
+        return ring_of(self.bits, self.dimension + 1 + self.metrics)
 
     @property
     def steps(self) -> int:
@@ -108,27 +88,32 @@ class RangeCodec:
         metrics  q reals in [0, 1]
         Errors: Refusal UPDATE_INVALID (length, not finite), E_RANGE (weight or metrics outside their range).
         """
-        _check_length(values, self.dimension)
-        if not np.isfinite(values).all():
-            raise _update("it holds values that are not finite", "Lower the learning rate or look for missing values")
+        check_length(values, self.dimension)
+        check_finite(values)
         weight = 1.0 if records is None else min(records, self.weight_cap) / self.weight_cap
         if not 0 <= weight <= 1 or len(metrics) != self.metrics or not all(0 <= each <= 1 for each in metrics):
-            raise _range("Contribution", "weight or metrics are outside their range", "Correct them")
-        encoded = _framed(self.ring, self.dimension, self._rounded(np.array((1.0, *metrics)), weight, entropy))
+            raise out_of_range("Contribution", "weight or metrics are outside their range", "Correct them")
+        limit = weight * self.steps
+        extras = stochastic_round(np.array((1.0, *metrics)) * limit, entropy)
+        encoded = framed(self.ring, self.dimension, extras)
         for first in range(0, self.dimension, _BLOCK):
-            block = values[first : first + _BLOCK].astype(np.float64)
-            integers = self._rounded(np.clip(block, -self.bound, self.bound) / self.bound, weight, entropy)
-            encoded.lanes[first : first + block.size] = lower(self.ring, integers)
+            block = values[first : first + _BLOCK]
+            shifts = sixteenths(block.size, entropy)
+            scaled = block.astype(np.float64)
+            with np.errstate(over="ignore"):  # what is too large for a float is clamped like the rest
+                scaled *= limit / self.bound
+            np.clip(scaled, -limit, limit, out=scaled)  # so the floor below is at most ±U
+            scaled += shifts
+            encoded.lanes[first : first + block.size] = lower(self.ring, np.floor(scaled, out=scaled).astype(np.int32))
         return encoded
 
-    def _rounded(self, fractions: NDArray[np.float64], weight: float, entropy: Entropy) -> NDArray[np.int64]:
-        """Fractions of `bound`, weighted, in steps: at most ±U whatever floating point did before."""
-        rounded = stochastic_round(fractions * (weight * self.steps), entropy)
-        return np.clip(rounded, -self.steps, self.steps)
-
     def open_sum(self, total: Lanes, members: int) -> Sum:
-        """The sum in unmasked lanes. Errors: Refusal E_SUM_CHECK."""
-        return _opened(self.ring, total, (self.dimension, 1 + self.metrics), members)
+        """The sum in unmasked lanes. Errors: Refusal E_SUM_CHECK, also for a sum that no such reports can have."""
+        found = unframed(self.ring, total, (self.dimension, 1 + self.metrics), members)
+        _refuse_beyond(found, self.steps, self.sites_max)
+        if found.extras.min() < 0 or found.extras.max() > members * self.steps:
+            raise unlike("its weights or metrics are larger than these reports can hold")
+        return found
 
     def total(self, opened: Sum) -> NDArray[np.float64]:
         """Σ u·x in the vector's units, [d]."""
@@ -137,6 +122,10 @@ class RangeCodec:
     def weight(self, opened: Sum) -> float:
         """Σ u."""
         return float(opened.extras[0]) / self.steps
+
+    def records(self, opened: Sum) -> float:
+        """Σ min(n, W): all that a sum tells of the sites' numbers of records."""
+        return self.weight(opened) * self.weight_cap
 
     def mean(self, opened: Sum) -> NDArray[np.float64]:
         """Σ u·x / Σ u in the vector's units, [d]. Errors: Refusal E_SUM_CHECK if nobody weighs anything."""
@@ -168,15 +157,15 @@ class IntegerCodec:
     bits: int = 32
 
     def __post_init__(self) -> None:
-        _check_shape(self.dimension, self.sites_max, 0)
+        check_shape(self.dimension, self.sites_max, 0)
         if self.limit < 1:
             why = f"{self.bits} bits cannot hold a sum of {self.sites_max} values"
-            raise _range("Codec", why, "Take more bits or fewer sites")
+            raise out_of_range("Codec", why, "Take more bits or fewer sites")
 
     @property
     def ring(self) -> Ring:
         """Vector, count, canaries, padding."""
-        return _ring(self.bits, self.dimension)
+        return ring_of(self.bits, self.dimension)
 
     @property
     def limit(self) -> int:
@@ -190,70 +179,22 @@ class IntegerCodec:
                 refusal is as rare as a broken key: a refusal is an observable event that noise did not cover
         Errors: Refusal UPDATE_INVALID for a wrong length, E_RANGE if a sum of such values could overflow.
         """
-        _check_length(values, self.dimension)
+        check_length(values, self.dimension)
         if not np.issubdtype(values.dtype, np.integer) or values.max() > self.limit or values.min() < -self.limit:
             why = f"it holds a value that is no integer of at most {self.limit}"
-            raise _range("Contribution", why, "Lower the scale or take more bits")
-        encoded = _framed(self.ring, self.dimension, np.zeros(0, np.int64))
+            raise out_of_range("Contribution", why, "Lower the scale or take more bits")
+        encoded = framed(self.ring, self.dimension, np.zeros(0, np.int64))
         encoded.lanes[: self.dimension] = lower(self.ring, values.astype(np.int64, copy=False))
         return encoded
 
     def open_sum(self, total: Lanes, members: int) -> Sum:
-        """The sum in unmasked lanes. Errors: Refusal E_SUM_CHECK."""
-        return _opened(self.ring, total, (self.dimension, 0), members)
+        """The sum in unmasked lanes. Errors: Refusal E_SUM_CHECK, also for a sum that no such reports can have."""
+        found = unframed(self.ring, total, (self.dimension, 0), members)
+        _refuse_beyond(found, self.limit, self.sites_max)
+        return found
 
 
-def stochastic_round(values: NDArray[np.float64], entropy: Entropy) -> NDArray[np.int64]:
-    """Each value to one of its two neighbouring integers, nearer ones more often: |bias| <= 2^-17.
-
-    values  |value| < 2^47
-    """
-    words = entropy.words(-(-values.size // 4))
-    sixteenths = np.rint(values * 65536.0).astype(np.int64)
-    sixteenths += words.view(np.uint16)[: values.size]
-    return sixteenths >> 16
-
-
-def _framed(ring: Ring, dimension: int, extras: NDArray[np.int64]) -> Encoded:
-    """Lanes: values still zero, a count of one, extras, canaries and padding of zero."""
-    lanes = ring.zeros()
-    lanes[dimension] = 1
-    lanes[dimension + 1 : dimension + 1 + extras.size] = lower(ring, extras)
-    return Encoded(ring, lanes)
-
-
-def _opened(ring: Ring, total: Lanes, sizes: tuple[int, int], members: int) -> Sum:
-    """The parts of `_framed` lanes; sizes: of values and extras."""
-    integers = lift(ring, total)
-    values, extras, rest = np.split(np.delete(integers, sizes[0]), [sizes[0], sum(sizes)])
-    count = int(integers[sizes[0]])
-    if count != members or rest.any():
-        raise Refusal(
-            Code.E_SUM_CHECK,
-            "Sum refused",
-            "its check lanes are not those of these reports",
-            "Repeat the round under another number; keep the transcript",
-        )
-    return Sum(members, values, extras)
-
-
-def _ring(bits: int, lanes: int) -> Ring:
-    return Ring(bits, -(-(lanes + 1 + CANARIES) // 4) * 4)
-
-
-def _check_length(values: NDArray[Any], dimension: int) -> None:
-    if values.shape != (dimension,):
-        raise _update(f"its shape is {values.shape}, not ({dimension},)", "Use the job in force")
-
-
-def _check_shape(dimension: int, sites_max: int, metrics: int) -> None:
-    if dimension < 1 or sites_max < 2 or metrics < 0:
-        raise _range("Codec", "it needs a dimension, and at least two sites", "Correct its settings")
-
-
-def _range(what: str, why: str, do: str) -> Refusal:
-    return Refusal(Code.E_RANGE, f"{what} refused", why, do)
-
-
-def _update(why: str, do: str) -> Refusal:
-    return Refusal(Code.UPDATE_INVALID, "Contribution refused", why, do)
+def _refuse_beyond(found: Sum, most: int, sites_max: int) -> None:
+    """Refuse a sum that needs more than `most` from one of its reports: none that was encoded here overflows."""
+    if found.count > sites_max or np.abs(found.values).max() > found.count * most:
+        raise unlike("its values are larger than these reports can hold")

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,19 +145,25 @@ def _plan(variance: Fraction) -> Plan:
 
 
 def _table(variance: Fraction) -> Table:
-    """The table of one variance.
+    """The table of one variance. Tail: P(|X| > T) <= 2·exp(-T² / 2σ²)."""
+    return symmetric_table(_half_weights(variance))
 
-    Tail: P(|X| > T) <= 2·exp(-T² / 2σ²). Thresholds are floors below 2^128, each 2^-128 off at most; weights
-    carry 256 bits.
+
+def symmetric_table(half: list[int], width: int = 64) -> Table:
+    """The table of a distribution with these weights of 0, ±1, ±2 and so on.
+
+    half   at least 256 bits each near 0, all but 2^-128 of the whole distribution
+    width  as for `table_of`
+    Thresholds are floors below 2^128, each 2^-128 off at most.
     """
-    half = _half_weights(variance)
-    last = len(half) - 1
     weights = half[:0:-1] + half
-    total, reached, thresholds = sum(weights), 0, []
-    for weight in weights[:-1]:
-        reached += weight
-        thresholds.append(min((reached << 128) // total, (1 << 128) - 1))
-    return table_of(-last, thresholds, 64)
+    total, top = sum(weights), (1 << 128) - 1
+    thresholds = [(reached << 128) // total for reached in accumulate(weights[:-1])]
+    for place in range(len(thresholds) - 1, -1, -1):
+        if thresholds[place] <= top:
+            break
+        thresholds[place] = top  # where the last weights are zero
+    return table_of(1 - len(half), thresholds, width)
 
 
 def table_of(least: int, thresholds: list[int], width: int) -> Table:
@@ -165,13 +172,14 @@ def table_of(least: int, thresholds: list[int], width: int) -> Table:
     width  leading bits in `high`, at most 64; the next 64 are in `low`. Fewer than 64 only make ties frequent, so
            that a test meets them
     """
-    mask = (1 << 64) - 1
-    highs = [(each >> (128 - width)) << (64 - width) for each in thresholds] + [mask]
-    lows = [(each >> (64 - width)) & mask for each in thresholds] + [mask]
-    high = np.array(highs, np.uint64)
+    whole = b"".join(each.to_bytes(16, "little") for each in thresholds) + bytes(16 * [0xFF])
+    low, high = np.frombuffer(whole, "<u8").reshape(-1, 2).T.astype(np.uint64, order="C")
+    if width < 64:
+        kept, left = np.uint64(width), np.uint64(64 - width)
+        low, high = high << kept | low >> left, high >> left << left
     edges = np.arange(1 << _GUIDE, dtype=np.uint64) << np.uint64(64 - _GUIDE)
     guide = np.append(np.searchsorted(high, edges, side="left"), high.size).astype(np.int32)
-    return Table(least, high, np.array(lows, np.uint64), guide)
+    return Table(least, high, low, guide)
 
 
 def _half_weights(variance: Fraction) -> list[int]:

@@ -111,10 +111,7 @@ def pack(ring: Ring, lanes: Lanes) -> bytes:
         return lanes.astype(ring.dtype, copy=False).tobytes()
     if ring.bits == 24:
         return _pack_words(lanes)
-    pairs = lanes[1::2].astype("<u8")
-    pairs <<= np.uint64(ring.bits)
-    pairs |= lanes[0::2]
-    return np.ascontiguousarray(pairs.view(np.uint8).reshape(-1, 8)[:, : ring.bits // 4]).tobytes()
+    return _pack_halves(lanes, ring.bits)
 
 
 def unpack(ring: Ring, body: bytes) -> Lanes:
@@ -126,13 +123,7 @@ def unpack(ring: Ring, body: bytes) -> Lanes:
         return np.frombuffer(body, ring.dtype).copy()
     if ring.bits == 24:
         return _unpack_words(body)
-    wide = np.zeros((ring.lanes // 2, 8), np.uint8)
-    wide[:, : ring.bits // 4] = np.frombuffer(body, np.uint8).reshape(-1, ring.bits // 4)
-    pairs = wide.view("<u8").ravel()
-    lanes = np.empty(ring.lanes, ring.dtype)
-    lanes[0::2] = pairs & np.uint64((1 << ring.bits) - 1)
-    lanes[1::2] = pairs >> np.uint64(ring.bits)
-    return lanes
+    return _unpack_halves(body, ring.bits)
 
 
 def lift(ring: Ring, lanes: Lanes) -> NDArray[np.int64]:
@@ -143,7 +134,7 @@ def lift(ring: Ring, lanes: Lanes) -> NDArray[np.int64]:
     return lifted
 
 
-def lower(ring: Ring, integers: NDArray[np.int64]) -> Lanes:
+def lower(ring: Ring, integers: NDArray[np.signedinteger[Any]]) -> Lanes:
     """The integers mod 2^b: the inverse of `lift`."""
     return reduce(ring, integers.astype(ring.dtype))
 
@@ -169,3 +160,28 @@ def _unpack_words(body: bytes) -> Lanes:
     flat: Lanes = lanes.reshape(-1)
     flat &= np.uint32(0xFFFFFF)
     return flat
+
+
+def _pack_halves(lanes: Lanes, bits: int) -> bytes:
+    """Lanes of 20 or 28 bits, four to bits/4 halves of a word."""
+    halves = np.empty((lanes.size // 4, bits // 4), "<u2")
+    for place in range(bits // 4):
+        lane, skipped = divmod(16 * place, bits)
+        half = lanes[lane::4] >> np.uint32(skipped)
+        if skipped + 16 > bits:
+            half |= lanes[lane + 1 :: 4] << np.uint32(bits - skipped)
+        halves[:, place] = half
+    return halves.tobytes()
+
+
+def _unpack_halves(body: bytes, bits: int) -> Lanes:
+    halves = np.frombuffer(body, "<u2").reshape(-1, bits // 4)
+    lanes = np.empty((len(halves), 4), "<u4")
+    for lane in range(4):
+        place, skipped = divmod(bits * lane, 16)
+        whole = halves[:, place].astype("<u4") >> np.uint32(skipped)
+        for above in range(16 - skipped, bits, 16):
+            place += 1
+            whole |= halves[:, place].astype("<u4") << np.uint32(above)
+        np.bitwise_and(whole, np.uint32((1 << bits) - 1), out=lanes[:, lane])
+    return lanes.reshape(-1)

@@ -10,6 +10,7 @@ from msgspec.structs import replace as altered
 
 from client.secagg import mask, unmask
 from common.errors import Code, Refusal
+from common.privacy.distributed import SiteMechanism
 from common.randomness import ReplayEntropy
 from common.secagg import IntegerCodec, RangeCodec, Rules
 from common.secagg.statements import sign_report, sign_total
@@ -68,6 +69,36 @@ def test_weighted_means_come_out_within_a_rounding_step():
     assert codec.weight(opened) == pytest.approx(weights.sum(), abs=4 / codec.steps)
     np.testing.assert_allclose(codec.mean(opened), weights @ vectors / weights.sum(), atol=4 / codec.steps)
     assert codec.metric_means(opened)[0] == pytest.approx(weights @ np.arange(1, 5) / 4 / weights.sum(), abs=1e-4)
+
+
+def test_distributed_noise_crosses_masks_and_a_lost_site_leaves_enough_of_it():
+    """Five sites, one never answers: the four that do add at least the noise that was accounted for."""
+    mechanism = SiteMechanism(
+        noise="skellam",
+        dimension=3000,
+        metrics=1,
+        metric_share=0.2,
+        clip=1.0,
+        bits=20,
+        sites_max=16,
+        quorum=4,
+        colluding=1,
+        noise_multiplier=2.0,
+    )
+    codec = mechanism.codec
+    federation = Federation.open(5, codec=codec)
+    aggregation = federation.aggregation()
+    state, seed = Collecting.open(aggregation, federation.manifest.ids), aggregation.context
+    vectors = np.random.default_rng(2).normal(size=(5, 3000))
+    for site in (1, 2, 3, 5):
+        encoded = codec.encode(vectors[site - 1], seed, ReplayEntropy(3, site), metrics=(0.5,))
+        state = state.receive(site, mask(federation.stores[site], aggregation, federation.keys(), encoded))
+    opened = federation.opened(state.close())
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    noise = codec.total(opened, seed) - (vectors / lengths)[[0, 1, 2, 4]].sum(axis=0)
+    assert noise.std() == pytest.approx(mechanism.local_deviation * 2, rel=0.1)
+    assert noise.std() > 2.0 * mechanism.bound
+    assert codec.metric_totals(opened, seed)[0] == pytest.approx(2.0, abs=6 * mechanism.local_deviation * 2 / 0.2)
 
 
 def test_a_site_that_dies_after_its_report_is_in_the_sum_and_one_that_never_answers_costs_nothing():

@@ -46,11 +46,27 @@ def test_values_beyond_the_bound_are_clamped_before_they_are_weighted():
     np.testing.assert_allclose(codec.total(codec.open_sum(added(codec, one), 1)), [0.5, -0.5], atol=1e-8)
 
 
+def test_the_largest_floats_are_clamped_without_a_word():
+    codec = RangeCodec(dimension=2, bits=24, sites_max=4, bound=0.5)
+    with np.errstate(all="raise"):
+        one = codec.encode(np.array([1.7e308, -1.7e308]), ENTROPY)
+    np.testing.assert_allclose(codec.mean(codec.open_sum(added(codec, one), 1)), [0.5, -0.5])
+
+
 def test_rounding_is_unbiased():
     """|bias| < 1e-3 of a step over 10^7 values; 1e-3 is six standard errors."""
     for value in (0.3, -0.3, 1e-3, 0.5):
         mean = np.mean([stochastic_round(np.full(10**6, value), ENTROPY).mean() for _ in range(10)])
         assert abs(mean - value) < 1e-3
+
+
+@pytest.mark.parametrize("bits", [16, 20, 24, 28, 32])
+def test_encoding_is_unbiased_at_every_width(bits):
+    codec = RangeCodec(dimension=10**6, bits=bits, sites_max=100, bound=1.0, weight_cap=3)
+    value = (min(codec.steps // 2, 40) + 0.3) / codec.steps
+    lanes = codec.encode(np.full(10**6, 3 * value), ENTROPY, records=1).lanes
+    mean = lift(codec.ring, lanes)[: 10**6].mean()
+    assert abs(mean - value * codec.steps) < 3e-3
 
 
 def test_rounding_leaves_integers_alone_and_moves_others_to_a_neighbour():
@@ -76,6 +92,60 @@ def test_integer_weights_give_the_exact_weighted_mean_within_the_rounding():
     np.testing.assert_allclose(codec.mean(opened), weights @ vectors / 55, atol=5 * step)
     expected = (0.25, (weights**2).sum() / 550)
     assert codec.metric_means(opened) == pytest.approx(expected, abs=10 * step)
+
+
+@pytest.mark.parametrize(("bits", "sites"), [(16, 20), (20, 20), (24, 100), (28, 50), (32, 50)])
+def test_rounding_blurs_a_weighted_mean_by_less_than_half_a_step_times_the_root_of_the_sites(bits, sites):
+    """Must: hold the exact weighted mean within step·√n / 2, root mean square. Must not: be biased."""
+    codec = RangeCodec(dimension=4000, bits=bits, sites_max=sites, bound=0.1, weight_cap=sites)
+    draw = np.random.default_rng(bits)
+    vectors, weights = draw.uniform(-0.1, 0.1, (sites, 4000)), np.arange(1.0, sites + 1)
+    encoded = (codec.encode(each, ENTROPY, records=n) for each, n in zip(vectors, weights, strict=True))
+    summed = codec.open_sum(added(codec, *encoded), sites)
+    allowed = 0.1 / codec.steps * np.sqrt(sites) / 2
+    apart = codec.total(summed) - weights @ vectors / sites
+    assert np.sqrt(np.mean(apart**2)) <= allowed
+    assert abs(apart.mean()) <= 6 * allowed / np.sqrt(4000)
+    assert codec.records(summed) == pytest.approx(weights.sum(), abs=6 * sites / codec.steps * np.sqrt(sites) / 2)
+    apart = (codec.mean(summed) - weights @ vectors / weights.sum()) * codec.weight(summed)
+    assert np.sqrt(np.mean(apart**2)) <= 2 * allowed  # the sum of weights is rounded as well
+
+
+def test_a_sum_tells_record_counts_and_metrics_of_no_single_site():
+    codec = RangeCodec(dimension=2, bits=32, sites_max=4, bound=1.0, weight_cap=1000, metrics=1)
+    sizes, scores = (100, 250, 5000), (0.5, 1.0, 0.25)
+    encoded = [codec.encode(np.zeros(2), ENTROPY, records=n, metrics=(x,)) for n, x in zip(sizes, scores, strict=True)]
+    summed = codec.open_sum(added(codec, *encoded), 3)
+    assert codec.records(summed) == pytest.approx(100 + 250 + 1000, abs=1e-4)
+    assert codec.metric_means(summed)[0] == pytest.approx((50 + 250 + 250) / 1350, abs=1e-6)
+    assert summed.extras.size == 2
+
+
+@pytest.mark.parametrize("lane", [0, 1, 3, 4])
+def test_a_sum_that_these_reports_cannot_have_is_refused(lane):
+    codec = RangeCodec(dimension=2, bits=24, sites_max=8, bound=1.0, metrics=1)
+    total = added(codec, *(codec.encode(np.ones(2), ENTROPY, metrics=(1.0,)) for _ in range(3)))
+    codec.open_sum(total, 3)
+    total[lane] += 1
+    with refused(Code.E_SUM_CHECK):
+        codec.open_sum(total, 3)
+
+
+@pytest.mark.parametrize("lane", [3, 4])
+def test_a_sum_of_weights_or_metrics_below_zero_is_refused(lane):
+    codec = RangeCodec(dimension=2, bits=24, sites_max=8, bound=1.0, metrics=1)
+    total = added(codec, *(codec.encode(np.ones(2), ENTROPY, records=0.0, metrics=(1.0,)) for _ in range(3)))
+    codec.open_sum(total, 3)
+    total[lane : lane + 1] -= 1
+    with refused(Code.E_SUM_CHECK):
+        codec.open_sum(total, 3)
+
+
+def test_more_reports_than_the_codec_was_made_for_are_refused():
+    codec = RangeCodec(dimension=1, bits=24, sites_max=2, bound=1.0)
+    total = added(codec, *(codec.encode(np.zeros(1), ENTROPY) for _ in range(3)))
+    with refused(Code.E_SUM_CHECK):
+        codec.open_sum(total, 3)
 
 
 def test_a_mean_over_no_weight_is_refused():

@@ -13,7 +13,7 @@ from scipy import stats
 from common.errors import Code, Refusal
 from common.randomness import ReplayEntropy, SystemEntropy
 from common.secagg import discrete
-from common.secagg.discrete import discrete_gaussian, plan, sampler_distance, table_of
+from common.secagg.discrete import discrete_gaussian, plan, sampler_distance, symmetric_table
 
 COUNT = 200_000
 
@@ -89,11 +89,7 @@ def test_the_two_levels_multiply_out_to_the_exact_distribution(monkeypatch, sigm
 
 def test_the_lower_words_decide_where_the_upper_do_not():
     """An eight-bit upper half makes ties the rule; the distribution stays exact."""
-    half = discrete._half_weights(discrete.Fraction(9))
-    weights_3 = half[:0:-1] + half
-    total = sum(weights_3)
-    thresholds = [(sum(weights_3[: place + 1]) << 128) // total for place in range(len(weights_3) - 1)]
-    table = table_of(1 - len(half), thresholds, 8)
+    table = symmetric_table(discrete._half_weights(discrete.Fraction(9)), 8)
     entropy = ReplayEntropy(11)
     upper = entropy.words(30_000) & np.uint64(0xFF << 56)
     assert p_value(table.reached(upper, entropy) + table.least, 3.0) > 1e-4
