@@ -28,7 +28,9 @@ class ModelSettings:
 class AggregationSettings:
     """How many answers a round needs, and how their sum is formed.
 
-    quorum            fewest reports that are summed
+    quorum            fewest reports that are summed; of each group, where there are several
+    groups            random parts of the cohort with a secure sum each, for strategies that outvote lying sites;
+                      the coordinator then sees sums over fewer sites
     deadline_seconds  a round closes then, whoever is missing
     session_rounds    aggregations that one enrolment of unmasking sites serves
     bits, bound       ring and largest coordinate of an update in range mode (mode M1 and "none")
@@ -40,12 +42,14 @@ class AggregationSettings:
     quorum: int
     deadline_seconds: float
     session_rounds: int = 64
+    groups: int = 1
     bits: Literal[16, 20, 24, 28, 32] | None = None
     bound: float | None = None
 
     def __post_init__(self) -> None:
         finite(self.quorum, "aggregation.quorum", at_least=2, at_most=2**13)  # most sites of a manifest
         finite(self.session_rounds, "aggregation.session_rounds", above=0, at_most=1024)
+        finite(self.groups, "aggregation.groups", above=0, at_most=64)
         finite(self.deadline_seconds, "aggregation.deadline_seconds", above=0, at_most=86400)
         if self.bound is not None:
             finite(self.bound, "aggregation.bound", above=0)

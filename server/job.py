@@ -15,6 +15,7 @@ from common.privacy.clipping.validate import validate
 from common.secagg.manifest import Manifest
 from common.work import model_of, work_of
 from server.strategies.catalogue import strategy
+from server.strategies.strategy import Combine
 
 
 def read_job(path: Path, manifest: Manifest) -> Job:
@@ -25,14 +26,9 @@ def read_job(path: Path, manifest: Manifest) -> Job:
 def prepared(job: Job, manifest: Manifest) -> Job:
     """The job as it is sent to sites: with what its strategy changes in local training. Errors: as `check`."""
     chosen = strategy(job.aggregation.strategy, **job.aggregation.settings)
-    if chosen.combine.needs != "sum":
-        raise _invalid(
-            f"Strategy {job.aggregation.strategy!r} under secure aggregation",
-            "it must see every update, and only their sum is known",
-            "Choose a strategy that needs the sum alone",
-        )
     training = chosen.local(job.training)
     _refuse_overwritten(job.training, training, job.aggregation.strategy)
+    _check_groups(job, chosen.combine, len(manifest.sites))
     job = replace(job, training=training)
     check(job, manifest)
     return job
@@ -76,6 +72,29 @@ def _check_sites(job: Job, manifest: Manifest) -> None:
             f"aggregation.session_rounds = {asked.session_rounds}",
             f"the manifest allows {rules.rounds_max} aggregations a session",
             "Lower it",
+        )
+
+
+def _check_groups(job: Job, combine: Combine, sites: int) -> None:
+    """Groups are for rules that vote, and they need enough of them."""
+    asked, name = job.aggregation, f"Strategy {job.aggregation.strategy!r}"
+    if combine.needs == "sum" and asked.groups > 1:
+        raise _invalid(
+            f"{name} with aggregation.groups = {asked.groups}",
+            "it needs one sum, and smaller sums would be shown for nothing",
+            "Remove groups, or choose median or trimmed-mean",
+        )
+    if combine.needs == "groups" and asked.groups <= 2 * combine.liars:
+        raise _invalid(
+            f"{name} with aggregation.groups = {asked.groups}",
+            f"{combine.liars} lying sites can spoil as many groups, so {2 * combine.liars + 1} are needed",
+            "Plan more groups, or promise fewer liars",
+        )
+    if asked.groups * asked.quorum > sites:
+        raise _invalid(
+            f"aggregation.groups = {asked.groups} with quorum = {asked.quorum}",
+            f"every group needs its quorum, and the manifest names {sites} sites",
+            "Plan fewer groups or a smaller quorum",
         )
 
 

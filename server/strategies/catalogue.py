@@ -1,4 +1,4 @@
-"""The strategies by name. Every one needs only the sum, so each lives under secure aggregation and after noise."""
+"""The strategies by name. Each needs only secure sums, of all sites or of groups, so it lives after noise too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from common.catalogue import Catalogue, Entry, catalogue, find
 from common.config import finite
 from common.learning.plan import TrainingPlan
 from common.ranges import not_negative, share
-from server.strategies.combine import MEAN
+from server.strategies.combine import mean, median, trimmed_mean
 from server.strategies.steps import adagrad, adam, descend, momentum, yogi
 from server.strategies.strategy import Step, Strategy, same
 
@@ -22,6 +22,18 @@ class Rate:
 
     def __post_init__(self) -> None:
         finite(self.rate, "rate", above=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voted:
+    """liars: lying sites to outvote; no default, for it is the promise.  rate: how far the model follows."""
+
+    liars: int
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        finite(self.rate, "rate", above=0.0)
+        finite(self.liars, "liars", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +91,7 @@ class Summing:
 
 
 def _with(step: Step) -> Strategy:
-    return Strategy(same, MEAN, step)
+    return Strategy(same, mean(), step)
 
 
 def _one_step(plan: TrainingPlan) -> TrainingPlan:
@@ -87,7 +99,7 @@ def _one_step(plan: TrainingPlan) -> TrainingPlan:
 
 
 def _prox(s: Prox) -> Strategy:
-    return Strategy(lambda plan: replace(plan, proximal=s.pull), MEAN, descend(s.rate))
+    return Strategy(lambda plan: replace(plan, proximal=s.pull), mean(), descend(s.rate))
 
 
 STRATEGIES: Catalogue[Strategy] = catalogue(
@@ -103,7 +115,7 @@ STRATEGIES: Catalogue[Strategy] = catalogue(
         summary="one batch a round: descent along the mean gradient",
         paper="McMahan et al. 2017",
         settings=Rate,
-        make=lambda s: Strategy(_one_step, MEAN, descend(s.rate)),
+        make=lambda s: Strategy(_one_step, mean(), descend(s.rate)),
     ),
     Entry(
         name="fedprox",
@@ -139,6 +151,20 @@ STRATEGIES: Catalogue[Strategy] = catalogue(
         paper="Reddi et al. 2021, algorithm 2",
         settings=Summing,
         make=lambda s: _with(adagrad(s.rate, b1=s.b1, floor=s.floor)),
+    ),
+    Entry(
+        name="median",
+        summary="coordinate-wise median over the mean updates of random groups of sites",
+        paper="Yin et al. 2018; Karimireddy et al. 2022",
+        settings=Voted,
+        make=lambda s: Strategy(same, median(s.liars), descend(s.rate)),
+    ),
+    Entry(
+        name="trimmed-mean",
+        summary="coordinate-wise mean over groups of sites without the extreme ones",
+        paper="Yin et al. 2018; Karimireddy et al. 2022",
+        settings=Voted,
+        make=lambda s: Strategy(same, trimmed_mean(s.liars), descend(s.rate)),
     ),
 )
 

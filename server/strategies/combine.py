@@ -1,20 +1,59 @@
-"""Many updates to one. Under secure aggregation only their sum is known."""
+"""Many updates to one. Under secure aggregation only sums are known: one of all sites, or one of each group."""
 
 from __future__ import annotations
 
-from common.config import finite
+import numpy as np
+
+from common.errors import Code, Refusal
 from common.parameters import checked
-from server.strategies.strategy import Combine, Flat64
+from server.strategies.strategy import Combine, Flat64, Rows64
 
 
-def _mean(total: Flat64, divisor: float) -> Flat64:
-    """total / divisor; the divisor is public (nominal batch, number of sites), never a count of private records.
+def mean() -> Combine:
+    """The update of the one sum that there is."""
+    return Combine("sum", 0, _only)
 
-    Errors: Refusal UPDATE_INVALID for a sum that is not finite, CONFIG_INVALID for a divisor that is not positive.
+
+def median(liars: int) -> Combine:
+    """Coordinate-wise median of the groups' mean updates.
+
+    Guarantee: every coordinate lies between two honest groups' means, as long as at most `liars` sites lie and
+    2 * liars groups are fewer than all: each liar spoils one group at most.
+    Source: Yin et al. 2018, option I, over groups as in bucketing (Karimireddy et al. 2022).
     """
-    finite(divisor, "divisor of the sum", above=0.0)
-    checked(total, total.size)
-    return total / divisor
+    return Combine("groups", liars, lambda rows: np.median(_enough(rows, liars), axis=0))
 
 
-MEAN = Combine("sum", _mean)
+def trimmed_mean(liars: int) -> Combine:
+    """Coordinate-wise mean of the groups' mean updates without the `liars` largest and smallest.
+
+    Guarantee: as `median`.  Source: Yin et al. 2018, option II.
+    """
+
+    def apply(rows: Rows64) -> Flat64:
+        kept: Rows64 = np.sort(_enough(rows, liars), axis=0)[liars : len(rows) - liars]
+        averaged: Flat64 = kept.mean(axis=0)
+        return averaged
+
+    return Combine("groups", liars, apply)
+
+
+def _only(rows: Rows64) -> Flat64:
+    """Errors: Refusal UPDATE_INVALID for a sum that is not finite."""
+    assert len(rows) == 1  # noqa: S101  # jobs with groups and this rule are refused
+    update: Flat64 = rows[0]
+    checked(update, update.size)
+    return update
+
+
+def _enough(rows: Rows64, liars: int) -> Rows64:
+    """The finite rows, if they outvote the liars. Errors: Refusal E_TOO_FEW."""
+    finite: Rows64 = rows[np.isfinite(rows).all(axis=1)]
+    if len(finite) <= 2 * liars:
+        raise Refusal(
+            Code.E_TOO_FEW,
+            f"{len(finite)} groups not combined",
+            f"{2 * liars + 1} are needed to outvote {liars} lying sites",
+            "Wait for more sites, or plan more groups",
+        )
+    return finite

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from common.learning.plan import TrainingPlan
 
 Flat64 = NDArray[np.float64]  # [d], in the order of `parameters.flatten`
+Rows64 = NDArray[np.float64]  # [m, d], one row a group
 Memory = Mapping[str, Flat64]  # plain named arrays, so that a checkpoint can hold them
 
 
@@ -19,12 +20,14 @@ Memory = Mapping[str, Flat64]  # plain named arrays, so that a checkpoint can ho
 class Combine:
     """Many updates to one.
 
-    needs  "sum": lives under secure aggregation; "each": must see every update, so it cannot
-    apply  total [d] and its public divisor -> update [d]
+    needs  "sum": the mean update of all sites together; "groups": those of random groups, one secure sum each
+    liars  lying sites that it outvotes; none with one sum
+    apply  mean updates [m, d] of m groups (of one, if it needs the sum) -> update [d]
     """
 
-    needs: Literal["sum", "each"]
-    apply: Callable[[Flat64, float], Flat64]
+    needs: Literal["sum", "groups"]
+    liars: int
+    apply: Callable[[Rows64], Flat64]
 
 
 @dataclass(frozen=True)
