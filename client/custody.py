@@ -17,6 +17,7 @@ class Place:
 
     sid, record, job  the session: its name, h_R, and the digest of its job
     number            of the aggregation; at enrolment the session's first
+    attempt           first number of the attempt: what belongs to smaller ones is over, and erased
     binding           what the aggregation is over; nothing at enrolment
     """
 
@@ -24,6 +25,7 @@ class Place:
     record: bytes
     job: bytes
     number: int
+    attempt: int
     binding: bytes = b""
 
 
@@ -69,7 +71,7 @@ class KeyStore(Protocol):
         """What this site's report of the number was bound to."""
 
     def report(self, place: Place) -> None:
-        """Pin the session, use up the number, erase what is of smaller ones. Refuses a number not above the last."""
+        """Pin the session, use up the number, erase what is of earlier attempts. Refuses one not above the last."""
 
     def answered(self, sid: bytes, number: int) -> Answer | None:
         """The answer given for the number."""
@@ -77,11 +79,11 @@ class KeyStore(Protocol):
     def bound(self, binding: bytes) -> tuple[bytes, int] | None:
         """Session and number of the answer over this binding."""
 
-    def last_members(self, job: bytes) -> frozenset[int] | None:
-        """Members of the set answered last for this job, in any session."""
+    def last_members(self, job: bytes, count: int) -> tuple[frozenset[int], ...]:
+        """Members of the `count` sets answered last for this job, in any session."""
 
     def answer(self, place: Place, answer: Answer) -> None:
-        """Keep the answer; erase the number's seed and what is of smaller ones. Refuses a second answer."""
+        """Keep the answer; erase the number's seed and what is of earlier attempts. Refuses a second answer."""
 
     def forget(self, sid: bytes) -> None:
         """Erase all secrets of a session that is over: none of its open numbers will be answered any more."""

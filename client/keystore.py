@@ -118,15 +118,15 @@ class SqliteKeyStore:
         return None if row is None else bytes(row[0])
 
     def report(self, place: Place) -> None:
-        """Pin the session, use up the number, erase what is of smaller ones. Refuses a number not above the last."""
+        """Pin the session, use up the number, erase what is of earlier attempts. Refuses one not above the last."""
         with self._transaction() as cursor:
             self._pin(place)
             last = self.last_reported(place.sid)
             if last is not None and place.number <= last:
                 raise _used(Code.E_ROUND, place.number)
             cursor.execute("INSERT INTO reported VALUES (?, ?, ?)", (place.sid, place.number, place.binding))
-            cursor.execute("DELETE FROM seed WHERE sid = ? AND number < ?", (place.sid, place.number))
-            cursor.execute(FORGET_BEFORE, (place.sid, place.number))
+            cursor.execute("DELETE FROM seed WHERE sid = ? AND number < ?", (place.sid, place.attempt))
+            cursor.execute(FORGET_BEFORE, (place.sid, place.attempt))
             for query in FORGET_EARLIER_SHARES if last is None else ():
                 cursor.execute(query, (place.job, place.sid))
 
@@ -144,26 +144,26 @@ class SqliteKeyStore:
         row = self._row("SELECT sid, number FROM answered WHERE binding = ?", binding)
         return None if row is None else (bytes(row[0]), int(row[1]))
 
-    def last_members(self, job: bytes) -> frozenset[int] | None:
-        """Members of the set answered last for this job, in any session."""
-        query = "SELECT members FROM answered JOIN session USING (sid) WHERE job = ? ORDER BY place DESC LIMIT 1"
-        row = self._row(query, job)
-        return None if row is None else _ids(row[0])
+    def last_members(self, job: bytes, count: int) -> tuple[frozenset[int], ...]:
+        """Members of the `count` sets answered last for this job, in any session."""
+        query = "SELECT members FROM answered JOIN session USING (sid) WHERE job = ? ORDER BY place DESC LIMIT ?"
+        return tuple(_ids(members) for (members,) in self._connection.execute(query, (job, count)))
 
     def answer(self, place: Place, answer: Answer) -> None:
-        """Keep the answer; erase the number's seed and what is of smaller ones. Refuses a second answer."""
+        """Keep the answer; erase the number's seed and what is of earlier attempts. Refuses a second answer."""
         total = None if answer.total is None else pack(answer.total)
         members = " ".join(map(str, sorted(answer.members)))
         with self._transaction() as cursor:
             self._pin(place)
-            cursor.execute("UPDATE answered SET total = NULL WHERE sid = ? AND total IS NOT NULL", (place.sid,))
+            over = (place.sid, place.attempt)
+            cursor.execute("UPDATE answered SET total = NULL WHERE sid = ? AND number < ? AND total IS NOT NULL", over)
             row = (place.sid, place.number, place.binding, answer.set_digest, members, total)
             try:
                 cursor.execute("INSERT INTO answered VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
             except sqlite3.IntegrityError:
                 raise _used(Code.E_SET, place.number) from None
-            cursor.execute("DELETE FROM seed WHERE sid = ? AND number <= ?", (place.sid, place.number))
-            cursor.execute(FORGET_BEFORE, (place.sid, place.number))
+            cursor.execute("DELETE FROM seed WHERE sid = ? AND (number = ? OR number < ?)", (*row[:2], place.attempt))
+            cursor.execute(FORGET_BEFORE, over)
 
     def forget(self, sid: bytes) -> None:
         """Erase all secrets of the session: none of its open numbers will be answered any more."""

@@ -83,8 +83,11 @@ class Labour:
             manifest=work.manifest,
             session=order.session,
             number=order.number,
-            binding=work.binding(order.task, order.round, order.attempt, parameters),
+            binding=work.binding(
+                order.task, order.round, order.attempt, parameters, work.group_of(order.session, order.number)
+            ),
             ring=work.codec(order.task).ring,
+            groups=work.job.aggregation.groups,
         )
         verify_keys(work.manifest, order.session, order.number, order.keys)
         last = self._store.last_reported(order.session.sid)

@@ -133,7 +133,8 @@ def _preparing(store: KeyStore, manifest: Manifest, session: SessionRecord) -> P
     numbers = range(session.first, session.first + session.count)
     if set(store.seeds(session.sid)) != set(numbers) or store.last_reported(session.sid) is not None:
         raise _over("Shares refused", "this site did not enrol in the session, or it is under way")
-    return Place(sid=session.sid, record=record, job=session.job, number=session.first)
+    first = session.first
+    return Place(sid=session.sid, record=record, job=session.job, number=first, attempt=first)
 
 
 def _secret(store: KeyStore, session: SessionRecord) -> RoundSeed:

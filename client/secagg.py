@@ -52,7 +52,7 @@ def enrol(store: KeyStore, manifest: Manifest, session: SessionRecord) -> tuple[
     seeds = store.seeds(session.sid)
     if not seeds and store.last_reported(session.sid) is None:
         seeds = {number: RoundSeed.generate() for number in numbers}
-        place = Place(sid=session.sid, record=record, job=session.job, number=session.first)
+        place = Place(sid=session.sid, record=record, job=session.job, number=session.first, attempt=session.first)
         store.enrol(place, seeds, RoundSeed.generate() if manifest.rules.lost_max else None)
     if set(seeds) != set(numbers):
         raise Refusal(Code.E_ROUND, "Enrolment refused", "the session is under way", "Open another session")
@@ -164,6 +164,7 @@ def place_of(aggregation: Aggregation) -> Place:
         record=record_digest(session),
         job=session.job,
         number=aggregation.number,
+        attempt=aggregation.attempt,
         binding=aggregation.binding,
     )
 
@@ -236,10 +237,10 @@ def _check_bindings(store: KeyStore, place: Place) -> None:
 
 def _check_overlap(store: KeyStore, aggregation: Aggregation, members: Sequence[Member]) -> None:
     """Two sets that differ in one site would give that site away by subtraction."""
-    last = store.last_members(aggregation.session.job)
-    differ = len((last or frozenset()) ^ {member.site for member in members})
-    if last is not None and 0 < differ < aggregation.manifest.rules.overlap_min:
-        raise _set_refused(f"it differs from the last one in {differ} sites only")
+    sites = {member.site for member in members}
+    for last in store.last_members(aggregation.session.job, aggregation.groups):
+        if 0 < (differ := len(last ^ sites)) < aggregation.manifest.rules.overlap_min:
+            raise _set_refused(f"it differs from one of the last attempt in {differ} sites only")
 
 
 def _set_refused(why: str) -> Refusal:

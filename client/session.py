@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from common.messages import (
     Kept,
     LedgerOrder,
     LedgerReply,
+    Members,
     OfferOrder,
     RecoverOrder,
     Refused,
@@ -171,23 +172,27 @@ class Session:
         return self._labour.report(order, work, digest)
 
     def _unmask(self, order: UnmaskOrder, work: Work, digest: bytes) -> Unmasked:
-        aggregation = self._aggregation(order, work)
-        _refuse_thin(order, work.job)
-        return Unmasked(order=digest, total=unmask(self._store, aggregation, order.members))
+        asked = [self._aggregation(order, work, each.number, each.binding) for each in order.sets]
+        _refuse_mixed(asked)
+        for each in order.sets:
+            _refuse_thin(each, work.job)
+        totals = [unmask(self._store, about, each.members) for about, each in zip(asked, order.sets, strict=True)]
+        return Unmasked(order=digest, totals=tuple(totals))
 
     def _recover(self, order: RecoverOrder, work: Work, digest: bytes) -> Released:
-        aggregation = self._aggregation(order, work)
+        aggregation = self._aggregation(order, work, order.number, order.binding)
         return Released(order=digest, release=release(self._store, aggregation, order.answered, order.lost))
 
-    def _aggregation(self, order: UnmaskOrder | RecoverOrder, work: Work) -> Aggregation:
+    def _aggregation(self, order: UnmaskOrder | RecoverOrder, work: Work, number: int, binding: bytes) -> Aggregation:
         """What an order after the reports is about."""
         _refuse_stranger(order.session, work.job)
         return Aggregation(
             manifest=self._manifest,
             session=order.session,
-            number=order.number,
-            binding=order.binding,
+            number=number,
+            binding=binding,
             ring=work.codec(order.task).ring,
+            groups=work.job.aggregation.groups,
         )
 
     def _ledger(self, order: LedgerOrder, work: Work, digest: bytes) -> LedgerReply:
@@ -214,12 +219,20 @@ class Session:
         return self._seal(Refused(order=digest, code=code.value, reference=reference))
 
 
-def _refuse_thin(order: UnmaskOrder, job: Job) -> None:
+def _refuse_mixed(asked: Sequence[Aggregation]) -> None:
+    """Refuse sets that are not the groups of one attempt, in their order. Errors: Refusal E_SET."""
+    numbers = [each.number for each in asked]
+    if numbers != sorted(set(numbers)) or len({each.attempt for each in asked}) > 1:
+        why = "they are not groups of one attempt, in their order"
+        raise Refusal(Code.E_SET, "Sets not unmasked", why, "Send one order an attempt")
+
+
+def _refuse_thin(asked: Members, job: Job) -> None:
     """Refuse a sum below the job's own quorum, since its noise was drawn for so many sites. Errors: Refusal E_SET."""
-    if len(order.members) < job.aggregation.quorum:
+    if len(asked.members) < job.aggregation.quorum:
         raise Refusal(
             Code.E_SET,
-            f"Sum of {len(order.members)} reports not unmasked",
+            f"Sum of {len(asked.members)} reports not unmasked",
             f"the job's noise counts on {job.aggregation.quorum} sites",
             "Wait for more reports and repeat the round",
         )

@@ -101,14 +101,20 @@ class WorkOrder(Order, frozen=True, kw_only=True, tag="work"):
     heads: Annotated[tuple[Head, ...], msgspec.Meta(max_length=2**20)]
 
 
-class UnmaskOrder(Order, frozen=True, kw_only=True, tag="unmask"):
-    """Answer with the total of your masks over exactly these reports."""
+class Members(Frame, frozen=True, kw_only=True):
+    """A fixed set of reports whose sum is to be opened."""
 
-    task: Task
     number: Count
-    session: SessionRecord
     binding: Hash  # h_model: what the members' signatures bind besides the session
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=2**20)]
+
+
+class UnmaskOrder(Order, frozen=True, kw_only=True, tag="unmask"):
+    """Answer with the total of your masks over exactly these reports; of each group of one attempt, if it has more."""
+
+    task: Task
+    session: SessionRecord
+    sets: Annotated[tuple[Members, ...], msgspec.Meta(min_length=1, max_length=64)]
 
 
 class RecoverOrder(Order, frozen=True, kw_only=True, tag="recover"):
@@ -168,9 +174,9 @@ class Reported(Reply, frozen=True, kw_only=True, tag="reported"):
 
 
 class Unmasked(Reply, frozen=True, kw_only=True, tag="unmasked"):
-    """The total of this unmasking site's masks over the members."""
+    """The totals of this unmasking site's masks, one for each set of the order."""
 
-    total: MaskTotal
+    totals: Annotated[tuple[MaskTotal, ...], msgspec.Meta(min_length=1, max_length=64)]
 
 
 class Released(Reply, frozen=True, kw_only=True, tag="released"):

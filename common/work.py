@@ -20,6 +20,7 @@ from common.parameters import Flat, Layout, layout_of, model_digest
 from common.privacy.plan import LIVE_LANES, MechanismPlan, plan_counts, plan_training
 from common.secagg.codec import IntegerCodec, RangeCodec, Sum
 from common.secagg.manifest import Manifest
+from common.secagg.wire import SessionRecord
 
 _BINDING = b"hushfed/binding/v1\0"
 
@@ -81,9 +82,17 @@ class Work:
         """Public nominal number of records of these sites."""
         return sum(self.manifest.site(site).nominal_records for site in sites)
 
-    def binding(self, task: Task, round_number: int, attempt: int, parameters: Flat) -> bytes:
-        """h_model: the digest that every report of one attempt is bound to, so that no site saw another model."""
-        place = struct.pack("<8sQQ", task.encode(), round_number, attempt)
+    def groups(self, task: Task) -> int:
+        """Sums of one attempt: counts need no voting, and one sum has the least noise."""
+        return self.job.aggregation.groups if task == "train" else 1
+
+    def group_of(self, session: SessionRecord, number: int) -> int:
+        """Which group of its attempt a number of a session is for, from 0 on."""
+        return (number - session.first) % self.job.aggregation.groups
+
+    def binding(self, task: Task, round_number: int, attempt: int, parameters: Flat, group: int = 0) -> bytes:
+        """h_model: the digest that every report of one sum is bound to, so that no site saw another model."""
+        place = struct.pack("<8sQQQ", task.encode(), round_number, attempt, group)
         return hashlib.sha256(_BINDING + self.job.digest() + place + model_digest(self.layout, parameters)).digest()
 
 

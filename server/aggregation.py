@@ -1,15 +1,16 @@
-"""From a cohort to one opened sum: a session, masked reports, unmasking, recovery; each with its deadline."""
+"""From a cohort to opened sums: a session, groups, masked reports, unmasking; each with its deadline."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import numpy as np
+
 from common.errors import Code, Refusal
-from common.messages import Head, RecoverOrder, Released, Reported, Task, Unmasked, UnmaskOrder, WorkOrder
+from common.messages import Head, Reported, Task, WorkOrder
+from common.randomness import child
 from common.secagg.codec import Sum
 from common.secagg.statements import Aggregation
 from common.work import Work
@@ -17,42 +18,63 @@ from server.checkpoints import State
 from server.cohort import Patience
 from server.enrolment import Opening
 from server.gathering import Answer, Questions
-from server.recovery import Recovering
-from server.secagg import Collecting, Unmasking
+from server.groups import grouped
+from server.opening import Notes, Opener
+from server.secagg import Collecting
 from server.sessions import Sessions
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Part:
+    """One opened sum and the sites whose reports are in it."""
+
+    sites: tuple[int, ...]
+    sum: Sum
 
 
 @dataclass(frozen=True)
 class Gathered:
     """What one attempt brought, also when it failed.
 
-    sum      the opened sum, or None with the `failure`
-    sites    members of the sum            refused  code of each site that is not one
+    parts    the opened sums: one, or one of each group that has enough reports; none with the `failure`
     charges  ledger head and epsilon that each reporting site now stands at
-    sizes    bytes that each site sent and received
+    notes    bytes of each site, and codes of those that are in no sum or spoiled something
     """
 
-    opened: Sum | None
+    parts: tuple[Part, ...]
     failure: Code | None
-    sites: tuple[int, ...] = ()
-    refused: dict[int, Code] = field(default_factory=dict)
     charges: dict[int, tuple[bytes, float]] = field(default_factory=dict)
-    sizes: dict[int, int] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
+
+    @property
+    def sites(self) -> tuple[int, ...]:
+        """Members of all sums."""
+        return tuple(sorted(site for part in self.parts for site in part.sites))
 
     @property
     def sum(self) -> Sum:
-        """The opened sum. Errors: Refusal with the failure."""
-        if self.opened is None:
+        """The sum over all of them. Errors: Refusal with the failure."""
+        if not self.parts:
             raise Refusal(self.failure or Code.INTERNAL, "No sum", "the attempt failed", "Repeat it")
-        return self.opened
+        first, *others = (part.sum for part in self.parts)
+        for other in others:
+            first += other
+        return first
+
+
+@dataclass(frozen=True)
+class Lot:
+    """One group on its way to its sum."""
+
+    order: WorkOrder
+    collecting: Collecting
 
 
 class Aggregator:
-    """Opens sums one after the other. It remembers the session in force and which sites keep it waiting.
+    """Opens sums, one attempt after the other. It remembers the session in force and which sites keep it waiting.
 
     known  ledger heads (hex) by site that were acknowledged in earlier runs on the same data set
+    pause  seconds that an unmasking site is given to come back before it is asked again
     """
 
     def __init__(
@@ -64,139 +86,95 @@ class Aggregator:
         *,
         known: Mapping[int, str] = MappingProxyType({}),
     ):
-        self._questions, self._work, self._run, self._pause = questions, work, run, pause
-        self._known = known
+        self._questions, self._work, self._run, self._known = questions, work, run, known
         self._patience = Patience()
         self.sessions = Sessions(questions, work, run, self._patience)
+        self._opener = Opener(questions, work, run, self.sessions, self._patience, pause)
 
-    def gather(self, task: Task, round_number: int, attempt: int, state: State, cohort: Iterable[int]) -> Gathered:
-        """One attempt at the sum of a task over the cohort. Never raises for what sites do or fail to do."""
-        asked = self._patience.asked(cohort, self._work.job.aggregation.quorum)
-        refused: dict[int, Code] = {}
+    def gather(
+        self, task: Task, round_number: int, attempt: int, state: State, cohort: Iterable[int], least: int = 1
+    ) -> Gathered:
+        """One attempt at the sums of a task over the cohort. Never raises for what sites do or fail to do.
+
+        least  sums without which the attempt has failed
+        """
+        count, quorum = self._work.groups(task), self._work.job.aggregation.quorum
+        asked, notes = self._patience.asked(cohort, quorum * count), Notes()
         try:
-            opening = self.sessions.current(asked, refused)
-            order = self._order(task, round_number, attempt, state, opening)
-            binding = self._work.binding(task, round_number, attempt, state.parameters)
-            aggregation = Aggregation(
-                manifest=self._work.manifest,
-                session=opening.session,
-                number=order.number,
-                binding=binding,
-                ring=self._work.codec(task).ring,
-            )
-            collecting = Collecting.open(aggregation, asked)
+            groups = self._grouped(task, round_number, attempt, asked)
+            opening = self.sessions.current(asked, notes.refused, count)
+            numbers = self.sessions.numbers(count)
+            lots = [
+                self._lot(self._order(task, round_number, attempt, state, opening, number), group)
+                for number, group in zip(numbers, groups, strict=True)
+            ]
         except Refusal as refusal:
-            return Gathered(None, refusal.code, refused=refused)
-        return self._collected(order, collecting, refused)
+            return Gathered((), refusal.code, notes=notes)
+        return self._collected(lots, notes, least)
 
-    def _collected(self, order: WorkOrder, collecting: Collecting, refused: dict[int, Code]) -> Gathered:
+    def _grouped(
+        self, task: Task, round_number: int, attempt: int, asked: Collection[int]
+    ) -> tuple[tuple[int, ...], ...]:
+        """The cohort in groups. Who is with whom follows from the job's seed, round and attempt."""
+        draw = child(self._work.job.seed, "groups", round_number, attempt)
+        return grouped(asked, self._work.groups(task), fits=self._fits, draw=draw)
+
+    def _lot(self, order: WorkOrder, group: Collection[int]) -> Lot:
+        place = self._work.group_of(order.session, order.number)
+        aggregation = Aggregation(
+            manifest=self._work.manifest,
+            session=order.session,
+            number=order.number,
+            binding=self._work.binding(
+                order.task, order.round, order.attempt, np.frombuffer(order.parameters, "<f4"), place
+            ),
+            ring=self._work.codec(order.task).ring,
+            groups=self._work.job.aggregation.groups,
+        )
+        return Lot(order, Collecting.open(aggregation, group))
+
+    def _collected(self, lots: list[Lot], notes: Notes, least: int) -> Gathered:
         charges: dict[int, tuple[bytes, float]] = {}
-        sizes: dict[int, int] = {}
-        for answer in self._questions.ask(order, collecting.cohort, self._seconds):
-            sizes[answer.site] = answer.size
+        place = {site: index for index, lot in enumerate(lots) for site in lot.collecting.cohort}
+        orders = {site: lots[index].order for site, index in place.items()}
+        for answer in self._questions.ask(orders if len(lots) > 1 else lots[0].order, tuple(place), self._seconds):
+            notes.hear(answer)
+            code: Code | None = answer.code or Code.MESSAGE_INVALID
             if isinstance(answer.reply, Reported):
                 charges[answer.site] = (answer.reply.head, answer.reply.epsilon)
-                collecting, code = _received(collecting, answer)
-            else:
-                code = answer.code or Code.MESSAGE_INVALID
+                lots[place[answer.site]], code = _received(lots[place[answer.site]], answer)
             if code:
-                refused[answer.site] = code
+                notes.refused[answer.site] = code
             self._patience.note(answer.site, silent=code is Code.SITE_UNREACHABLE)
-        gathered = Gathered(None, None, tuple(sorted(collecting.reports)), refused, charges, sizes)
-        opened, failure = self._opened(order, collecting, gathered)
-        return replace(gathered, opened=opened, failure=failure, sites=gathered.sites if opened else ())
+        parts, failure = self._opened(lots, notes)
+        if len(parts) < least:
+            return Gathered((), failure or Code.E_TOO_FEW, charges, notes)
+        return Gathered(parts, None, charges, notes)
 
-    def _opened(self, order: WorkOrder, collecting: Collecting, gathered: Gathered) -> tuple[Sum | None, Code | None]:
-        """The sum; or why there is none. An unmasking site lost for good ends the session: the next does without it."""
-        try:
-            if len(collecting.reports) < self._work.job.aggregation.quorum:
-                return None, Code.E_TOO_FEW
-            unmasking = self._unmasked(order, collecting.close(), gathered, away=self._away(collecting))
-            if unmasking.missing and self.sessions.opening:
-                unmasking = self._recovered(order, Recovering.open(self.sessions.opening, unmasking), gathered)
-            return unmasking.open(self._work.codec(order.task)), None
-        except Refusal as refusal:
-            self.sessions.drop()
-            return None, refusal.code
+    def _opened(self, lots: list[Lot], notes: Notes) -> tuple[tuple[Part, ...], Code | None]:
+        """The sums of all groups with enough reports; and why others have none."""
+        enough = [lot for lot in lots if self._fits(lot.collecting.reports)]
+        if not enough:
+            return (), Code.E_TOO_FEW
+        cohort = frozenset[int]().union(*(lot.collecting.cohort for lot in lots))
+        sets = [lot.collecting.close() for lot in enough]
+        found = self._opener.open(lots[0].order.task, sets, cohort, notes)
+        parts = [
+            Part(tuple(sorted(lot.collecting.reports)), opened)
+            for lot, opened in zip(enough, found, strict=True)
+            if isinstance(opened, Sum)
+        ]
+        return tuple(parts), next((each for each in found if isinstance(each, Code)), None)
 
-    def _away(self, collecting: Collecting) -> frozenset[int]:
-        """Unmasking sites that were not asked for a report, if so few that the others can recover them."""
-        away = frozenset(collecting.aggregation.session.unmaskers) - collecting.cohort
-        return away if len(away) <= self._work.manifest.rules.lost_max else frozenset()
+    def _fits(self, sites: Collection[int]) -> bool:
+        """Whether these reports may have a sum: the job's quorum, and enough organisations behind them."""
+        manifest = self._work.manifest
+        few = len(manifest.orgs(sites)) < manifest.rules.orgs_min
+        return len(sites) >= self._work.job.aggregation.quorum and not few
 
-    def _unmasked(self, order: WorkOrder, unmasking: Unmasking, gathered: Gathered, away: frozenset[int]) -> Unmasking:
-        """Ask for the masks; a site that gave none is asked once more with the very same set, then left out a while.
-
-        Sites that are away are asked only where too many are missing to be recovered. Notes bytes and refusals in
-        `gathered`. Masks that are forged or of another set count as none.
-        """
-        asked: frozenset[int] = frozenset()
-        for again in range(2):
-            few = again and len(unmasking.missing) > self._work.manifest.rules.lost_max
-            to = unmasking.missing if few else unmasking.missing - away
-            if not to:
-                break
-            time.sleep(self._pause * again)
-            asked |= to
-            orders = {site: self._unmask_order(order, unmasking, site) for site in to}
-            for answer in self._questions.ask(orders, tuple(orders), self._seconds):
-                gathered.sizes[answer.site] = gathered.sizes.get(answer.site, 0) + answer.size
-                unmasking, code = _unveiled(unmasking, answer)
-                if code:
-                    gathered.refused[answer.site] = code
-        for site in unmasking.missing & asked:
-            self._patience.note(site, silent=True)
-        return unmasking
-
-    def _recovered(self, order: WorkOrder, recovering: Recovering, gathered: Gathered) -> Unmasking:
-        """Ask the sites that answered for their shares of the lost ones, and take the lost ones' masks away.
-
-        Who is silent or spoils a share is asked once more; who is not needed is not waited for. A lost site whose seed
-        cannot be rebuilt stays missing.
-        """
-        ask = RecoverOrder(
-            run=self._run,
-            job=order.job,
-            task=order.task,
-            number=order.number,
-            session=order.session,
-            binding=recovering.unmasking.aggregation.binding,
-            answered=recovering.unmasking.set_digest,
-            lost=recovering.lost,
-        )
-        for again in range(2):
-            time.sleep(self._pause * again)
-            for answer in self._questions.ask(ask, recovering.missing, self._seconds):
-                gathered.sizes[answer.site] = gathered.sizes.get(answer.site, 0) + answer.size
-                recovering, code = _released(recovering, answer)
-                if code:
-                    gathered.refused[answer.site] = code
-                if recovering.enough:
-                    break
-            if recovering.enough:
-                break
-        unmasking = recovering.unmasking
-        for site in recovering.lost if recovering.enough else ():
-            try:
-                unmasking = recovering.recover(unmasking, site)
-                log.info("masks of site %d were recovered for number %d", site, order.number)
-            except Refusal as refusal:
-                gathered.refused[site] = refusal.code
-        return unmasking
-
-    def _unmask_order(self, order: WorkOrder, unmasking: Unmasking, site: int) -> UnmaskOrder:
-        return UnmaskOrder(
-            run=self._run,
-            job=order.job,
-            task=order.task,
-            number=order.number,
-            session=order.session,
-            binding=unmasking.aggregation.binding,
-            members=unmasking.members(site),
-        )
-
-    def _order(self, task: Task, round_number: int, attempt: int, state: State, opening: Opening) -> WorkOrder:
-        number = self.sessions.number()
+    def _order(
+        self, task: Task, round_number: int, attempt: int, state: State, opening: Opening, number: int
+    ) -> WorkOrder:
         heads = {**self._known, **state.heads}
         return WorkOrder(
             run=self._run,
@@ -216,30 +194,10 @@ class Aggregator:
         return self._work.job.aggregation.deadline_seconds
 
 
-def _unveiled(unmasking: Unmasking, answer: Answer) -> tuple[Unmasking, Code | None]:
-    """`unmasking` with the masks of `answer` taken away, or with the code that says why they were not."""
-    if not isinstance(answer.reply, Unmasked):
-        return unmasking, answer.code or Code.MESSAGE_INVALID
-    try:
-        return unmasking.receive(answer.site, answer.reply.total), None
-    except Refusal as refusal:
-        return unmasking, refusal.code
-
-
-def _released(recovering: Recovering, answer: Answer) -> tuple[Recovering, Code | None]:
-    """`recovering` with the shares of `answer`, or with the code that says why they do not count."""
-    if not isinstance(answer.reply, Released):
-        return recovering, answer.code or Code.MESSAGE_INVALID
-    try:
-        return recovering.receive(answer.site, answer.reply.release), None
-    except Refusal as refusal:
-        return recovering, refusal.code
-
-
-def _received(collecting: Collecting, answer: Answer) -> tuple[Collecting, Code | None]:
-    """`collecting` with the report of `answer`, or with the code that says why it was left out."""
+def _received(lot: Lot, answer: Answer) -> tuple[Lot, Code | None]:
+    """`lot` with the report of `answer`, or with the code that says why it was left out."""
     assert isinstance(answer.reply, Reported)  # noqa: S101  # the caller looked
     try:
-        return collecting.receive(answer.site, answer.reply.report), None
+        return Lot(lot.order, lot.collecting.receive(answer.site, answer.reply.report)), None
     except Refusal as refusal:
-        return collecting, refusal.code
+        return lot, refusal.code

@@ -53,8 +53,10 @@ class Questions:
         """
         frames: bytes | dict[int, bytes]
         if isinstance(orders, Mapping):
-            frames = {site: seal(COORDINATOR, order, self.signer) for site, order in orders.items()}
-            digests = {site: sealed_digest(frame) for site, frame in frames.items()}
+            sealed = {id(order): seal(COORDINATOR, order, self.signer) for order in orders.values()}
+            named = {order: sealed_digest(frame) for order, frame in sealed.items()}
+            frames = {site: sealed[id(order)] for site, order in orders.items()}
+            digests = {site: named[id(order)] for site, order in orders.items()}
         else:
             frames = seal(COORDINATOR, orders, self.signer)
             digests = dict.fromkeys(to, sealed_digest(frames))

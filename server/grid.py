@@ -82,7 +82,8 @@ class GridSites:
             self._look()
         sites = [site for site in to if site in self._nodes]
         if isinstance(frames, Mapping):
-            contents = {site: self._post.contents(frames[site]) for site in sites}
+            made = {id(frame): self._post.contents(frame) for frame in {id(f): f for f in frames.values()}.values()}
+            contents = {site: made[id(frames[site])] for site in sites}
         else:
             contents = dict.fromkeys(sites, self._post.contents(frames))
         messages = [self._post.message(contents[site], self._nodes[site], seconds) for site in sites]

@@ -28,9 +28,9 @@ def prepared(job: Job, manifest: Manifest) -> Job:
     chosen = strategy(job.aggregation.strategy, **job.aggregation.settings)
     training = chosen.local(job.training)
     _refuse_overwritten(job.training, training, job.aggregation.strategy)
-    _check_groups(job, chosen.combine, len(manifest.sites))
     job = replace(job, training=training)
     check(job, manifest)
+    _check_groups(job, chosen.combine, len(manifest.sites))
     return job
 
 
@@ -66,6 +66,12 @@ def _check_sites(job: Job, manifest: Manifest) -> None:
             f"aggregation.quorum = {asked.quorum}",
             f"the manifest demands {rules.quorum_min} to {sites} sites",
             "Choose a quorum in that range",
+        )
+    if asked.session_rounds < asked.groups:
+        raise _invalid(
+            f"aggregation.session_rounds = {asked.session_rounds}",
+            f"one attempt takes {asked.groups} numbers of a session, one for each group",
+            "Raise it",
         )
     if asked.session_rounds > rules.rounds_max:
         raise _invalid(

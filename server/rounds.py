@@ -53,8 +53,8 @@ def play(table: Table, state: State) -> State:
     state, gathered, refusals = _gathered(table, state, "train", number)
     if gathered.failure:
         raise _no_sum(table, state, number, gathered.failure, refusals)
-    update = update_of(table.work, gathered.sum, gathered.sites)
-    memory, change = table.strategy.step.apply(state.memory, table.strategy.combine.apply(update, 1.0))
+    updates = np.stack([update_of(table.work, part.sum, part.sites) for part in gathered.parts])
+    memory, change = table.strategy.step.apply(state.memory, table.strategy.combine.apply(updates))
     loss, accuracy = metrics_of(table.work, gathered.sum, gathered.sites)
     state = replace(
         state, memory=dict(memory), parameters=(state.parameters.astype(np.float64) + change).astype(np.float32)
@@ -92,19 +92,20 @@ def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[Stat
     spent before, so that no two of a run bind the same model.
     """
     refusals: list[dict[str, str]] = []
-    quorum, wait = table.job.aggregation.quorum, 3 * table.job.aggregation.deadline_seconds
+    quorum = table.job.aggregation.quorum * table.work.groups(task)
+    wait, least = 3 * table.job.aggregation.deadline_seconds, _least(table, task)
     while (attempt := state.spent.get(task, 0)) <= table.work.spare(task):
         enough = len(table.work.manifest.sites) - len(state.excluded) >= quorum  # or nobody is worth waiting for
         try:
             cohort = wait_for(quorum, table.present, state.excluded, wait if enough else 0.0)
         except Refusal as refusal:
-            return state, Gathered(None, refusal.code), refusals
+            return state, Gathered((), refusal.code), refusals
         table.begin(task)
-        gathered = table.aggregator.gather(task, number, attempt, state, cohort)
+        gathered = table.aggregator.gather(task, number, attempt, state, cohort, least)
         state = _charged(state, gathered)
         refusals += [
             {"site": table.work.manifest.site(site).name, "code": code.value}
-            for site, code in sorted(gathered.refused.items())
+            for site, code in sorted(gathered.notes.refused.items())
         ]
         if gathered.failure is None:
             return state, gathered, refusals
@@ -112,7 +113,12 @@ def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[Stat
         table.save(state)
         if gathered.failure not in REPEATED or state.spent[task] > table.work.spare(task):
             return state, gathered, refusals
-    return state, Gathered(None, Code.RUN_FAILED), refusals
+    return state, Gathered((), Code.RUN_FAILED), refusals
+
+
+def _least(table: Table, task: Task) -> int:
+    """Sums without which an attempt is worth nothing: enough groups to outvote liars."""
+    return 2 * table.strategy.combine.liars + 1 if task == "train" else 1
 
 
 def _no_sum(table: Table, state: State, number: int, failure: Code, refusals: Sequence[dict[str, str]]) -> Refusal:
@@ -136,7 +142,7 @@ def _no_sum(table: Table, state: State, number: int, failure: Code, refusals: Se
 def _charged(state: State, gathered: Gathered) -> State:
     for site, (head, epsilon) in gathered.charges.items():
         state = state.charged(site, head, epsilon)
-    final = {site: code.value for site, code in gathered.refused.items() if code in FINAL}
+    final = {site: code.value for site, code in gathered.notes.refused.items() if code in FINAL}
     return replace(state, excluded={**state.excluded, **final})
 
 
@@ -151,12 +157,14 @@ def _row(table: Table, state: State, number: int, gathered: Gathered, refusals: 
     def name(site: int) -> str:
         return table.work.manifest.site(site).name
 
+    groups = [[name(site) for site in part.sites] for part in gathered.parts]
     return {
         "round": number,
         "sites": [name(site) for site in gathered.sites],
+        **({"groups": groups} if table.job.aggregation.groups > 1 else {}),
         "refusals": refusals,
         "epsilon": _spent(table, state),
-        "bytes": {name(site): size for site, size in sorted(gathered.sizes.items())},
+        "bytes": {name(site): size for site, size in sorted(gathered.notes.sizes.items())},
     }
 
 

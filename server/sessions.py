@@ -31,14 +31,14 @@ class Sessions:
         self.opening: Opening | None = None
         self.next = 0
 
-    def current(self, asked: Iterable[int], refused: dict[int, Code]) -> Opening:
-        """The session in force if numbers and unmasking sites are left, or a new one.
+    def current(self, asked: Iterable[int], refused: dict[int, Code], count: int = 1) -> Opening:
+        """The session in force if `count` numbers and unmasking sites are left, or a new one.
 
         asked  sites that take part now; of these a new session is made up
         Codes of sites that spoil the making of it are noted in `refused`. Errors: Refusal E_TOO_FEW.
         """
         here = frozenset(asked)
-        if self.opening and self._serves(self.opening, here):
+        if self.opening and self._serves(self.opening, here, count):
             return self.opening
         self.opening = None
         for _ in range(OPENINGS):
@@ -57,23 +57,33 @@ class Sessions:
             here -= failed
         raise Refusal(Code.E_TOO_FEW, "Session not opened", "unmasking sites do not enrol", "Look at their refusals")
 
-    def number(self) -> int:
-        """The next number of the session in force; used up."""
-        number, self.next = self.next, self.next + 1
-        return number
+    def numbers(self, count: int) -> range:
+        """The next `count` numbers of the session in force, for one attempt; used up.
+
+        An attempt begins at a multiple of the job's groups: sites erase by that what belongs to earlier ones.
+        """
+        first = self._aligned
+        self.next = first + count
+        return range(first, self.next)
+
+    @property
+    def _aligned(self) -> int:
+        groups = self._work.job.aggregation.groups
+        return -(-self.next // groups) * groups
 
     def drop(self) -> None:
         """End the session in force: the next sum opens another."""
         self.opening = None
 
-    def _serves(self, opening: Opening, here: frozenset[int]) -> bool:
+    def _serves(self, opening: Opening, here: frozenset[int], count: int) -> bool:
         """Numbers are left, and all its unmasking sites are here; or few enough are away to be recovered each round.
 
         A session with all of them here is better than that, if there are sites for one.
         """
         rules, away = self._work.manifest.rules, set(opening.session.unmaskers) - here
         replaceable = len(here & set(self._work.manifest.unmaskers)) >= rules.unmaskers_min
-        return self.next < opening.session.count and (not away or (len(away) <= rules.lost_max and not replaceable))
+        numbers = self._aligned + count <= opening.session.count
+        return numbers and (not away or (len(away) <= rules.lost_max and not replaceable))
 
     def _opened(self, session: SessionRecord, refused: dict[int, Code]) -> tuple[Opening, frozenset[int]]:
         """The session with its keys and, under rules with shares, these; and the sites that failed it."""

@@ -38,6 +38,10 @@ class Sum:
     values: NDArray[np.int64]
     extras: NDArray[np.int64]
 
+    def __add__(self, other: Sum) -> Sum:
+        """The sum over the reports of both, which must be of different sites."""
+        return Sum(self.count + other.count, self.values + other.values, self.extras + other.extras)
+
 
 class Codec(Protocol):
     """What opening a sum needs to know of a codec."""

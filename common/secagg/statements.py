@@ -43,6 +43,7 @@ class Aggregation:
     binding  h_model: digest of kind, round, attempt, model and job (32 bytes), given by the caller. Reports bind it,
              so sites that were shown different models cannot be added; a repeated attempt has another one
     ring     shape of the vectors that are added
+    groups   g, sums of one attempt, each of other sites; its numbers stand side by side, from a multiple of g on
     Errors: Refusal E_POLICY or E_MANIFEST (session outside the manifest's rules), E_ROUND (number outside it).
     """
 
@@ -51,6 +52,7 @@ class Aggregation:
     number: int
     binding: bytes
     ring: Ring
+    groups: int = 1
 
     def __post_init__(self) -> None:
         check_session(self.manifest, self.session)
@@ -60,6 +62,11 @@ class Aggregation:
             )
         if len(self.binding) != 32:
             raise Refusal(Code.E_MODEL, "Binding refused", "it is no SHA-256 digest", "Hash what the sum is about")
+
+    @property
+    def attempt(self) -> int:
+        """First number of the attempt."""
+        return self.number - (self.number - self.session.first) % self.groups
 
     @cached_property
     def context(self) -> bytes:

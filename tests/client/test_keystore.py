@@ -32,7 +32,15 @@ def refused(code: Code):
 
 def place(number: int, **changes: bytes) -> Place:
     return Place(
-        **{"sid": SID, "record": digest("R"), "job": JOB, "number": number, "binding": digest(number)} | changes
+        **{
+            "sid": SID,
+            "record": digest("R"),
+            "job": JOB,
+            "number": number,
+            "attempt": number,
+            "binding": digest(number),
+        }
+        | changes
     )
 
 
@@ -237,7 +245,7 @@ class Killed(SqliteKeyStore):
             os.kill(os.getpid(), signal.SIGKILL)
 
 store.__class__ = Killed
-place = lambda n: Place(sid=bytes(32), record=digest("R"), job=digest("job"), number=n, binding=digest(n))
+place = lambda n: Place(sid=bytes(32), record=digest("R"), job=digest("job"), number=n, attempt=n, binding=digest(n))
 store.enrol(place(0), {n: RoundSeed(digest("seed", n)) for n in range(3)})
 store.report(place(1))
 store.answer(place(1), Answer(set_digest=digest("S"), members=frozenset({1, 2}), total=None))

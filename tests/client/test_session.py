@@ -28,6 +28,7 @@ from common.messages import (
     Envelope,
     KeepOrder,
     LedgerOrder,
+    Members,
     OfferOrder,
     RecoverOrder,
     Refused,
@@ -92,8 +93,9 @@ def test_keys_and_masks_are_given_for_the_session_of_the_order_s_job_only(desk: 
     other = replace(desk.work.job, seed=99).to_bytes()
     assert code_of(desk.ask(session.unmaskers[0], EnrolOrder(run=RUN, job=other, session=session))) == "E_POLICY"
     number = {"task": "train", "number": 0, "session": session, "binding": bytes(32)}
+    empty = Members(number=0, binding=bytes(32), members=())
     for order in (
-        UnmaskOrder(run=RUN, job=other, **number, members=()),
+        UnmaskOrder(run=RUN, job=other, task="train", session=session, sets=(empty,)),
         RecoverOrder(run=RUN, job=other, **number, answered=bytes(32), lost=(session.unmaskers[1],)),
         DealOrder(run=RUN, job=other, session=session, boxes=()),
         KeepOrder(run=RUN, job=other, session=session, parcels=()),
@@ -124,8 +126,9 @@ def test_a_sum_below_the_jobs_own_quorum_is_not_unmasked(desk: Desk) -> None:
     binding = thick.work.binding("train", 1, 0, np.frombuffer(order.parameters, "<f4"))
 
     def unmask(count: int) -> AnyReply:
-        fields = {"job": thick.job, "task": "train", "number": 0, "session": order.session, "binding": binding}
-        return thick.ask(unmasker, UnmaskOrder(run=RUN, members=members[:count], **fields))
+        asked = Members(number=0, binding=binding, members=members[:count])
+        fields = {"job": thick.job, "task": "train", "session": order.session}
+        return thick.ask(unmasker, UnmaskOrder(run=RUN, sets=(asked,), **fields))
 
     assert len(members) == 3
     assert code_of(unmask(2)) == "E_SET"

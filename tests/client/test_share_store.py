@@ -25,7 +25,15 @@ def refused(code: Code):
 
 def place(number: int = 0, **changes: bytes) -> Place:
     return Place(
-        **{"sid": SID, "record": digest("R"), "job": JOB, "number": number, "binding": digest(number)} | changes
+        **{
+            "sid": SID,
+            "record": digest("R"),
+            "job": JOB,
+            "number": number,
+            "attempt": number,
+            "binding": digest(number),
+        }
+        | changes
     )
 
 

@@ -28,6 +28,7 @@ from common.messages import (
     Kept,
     LedgerOrder,
     LedgerReply,
+    Members,
     OfferOrder,
     RecoverOrder,
     Refused,
@@ -59,6 +60,7 @@ SESSION = SessionRecord(sid=HASH, manifest=HASH, job=HASH, unmaskers=(1, 2), fir
 KEYS = RoundKeys(unmasker=1, number=0, exchange=KEY, kem=None, signature=bytes(64))
 BASE = {"run": bytes(16), "job": b"{}"}
 MEMBER = Member(site=1, exchange=KEY, body_digest=HASH, ciphertext=None, ciphertext_digests=(), signature=bytes(64))
+SET = Members(number=3, binding=HASH, members=(MEMBER,))
 BOX = BoxKey(holder=1, exchange=KEY, kem=None, signature=bytes(64))
 PARCEL = Parcel(
     dealer=1, holder=2, exchange=KEY, ciphertext=None, body=b"\0" * 8, commitments=(HASH,), signature=bytes(64)
@@ -78,7 +80,7 @@ ORDERS: dict[str, AnyOrder] = {
         parameters=b"\0" * 8,
         heads=(Head(site=1, head=HASH),),
     ),
-    "unmask": UnmaskOrder(**BASE, task="train", number=3, session=SESSION, binding=HASH, members=(MEMBER,)),
+    "unmask": UnmaskOrder(**BASE, task="train", session=SESSION, sets=(SET,)),
     "deal": DealOrder(**BASE, session=SESSION, boxes=(BOX,)),
     "keep": KeepOrder(**BASE, session=SESSION, parcels=(PARCEL,)),
     "recover": RecoverOrder(**BASE, task="train", number=3, session=SESSION, binding=HASH, answered=HASH, lost=(1, 2)),
@@ -94,7 +96,7 @@ REPLIES: dict[str, AnyReply] = {
     "kept": Kept(order=HASH, bad=(2,)),
     "released": Released(order=HASH, release=RELEASE),
     "reported": Reported(order=HASH, report=REPORT, epsilon=0.25, head=HASH),
-    "unmasked": Unmasked(order=HASH, total=TOTAL),
+    "unmasked": Unmasked(order=HASH, totals=(TOTAL,)),
     "ledger": LedgerReply(order=HASH, entries=b"{}\n", head=HASH, data=HASH),
     "refused": Refused(order=HASH, code="POLICY_TASK", reference="00ff"),
 }

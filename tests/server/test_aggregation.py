@@ -46,8 +46,8 @@ def test_a_sum_of_all_sites_is_opened(attempts: Attempts) -> None:
     assert gathered.failure is None
     assert gathered.sites == (1, 2, 3)
     assert gathered.sum.count == 3
-    assert set(gathered.charges) == set(gathered.sizes) == {1, 2, 3}
-    assert gathered.refused == {}
+    assert set(gathered.charges) == set(gathered.notes.sizes) == {1, 2, 3}
+    assert gathered.notes.refused == {}
 
 
 def test_a_session_serves_until_its_numbers_are_used_up(attempts: Attempts) -> None:
@@ -63,7 +63,7 @@ def test_a_site_whose_report_is_lost_is_charged_all_the_same_and_left_out_once(a
     gathered = attempts.next(lost)
     assert gathered.failure is None
     assert gathered.sites == (1, 2)
-    assert gathered.refused == {3: Code.SITE_UNREACHABLE}
+    assert gathered.notes.refused == {3: Code.SITE_UNREACHABLE}
     attempts.next()
     assert 3 not in attempts.asked(WorkOrder)
     attempts.next()
@@ -87,7 +87,7 @@ def test_a_lost_unmasking_site_ends_the_session_and_the_next_does_without_it(att
     lost, before = unmaskers(attempts)[0], attempts.sessions()
     gathered = attempts.next(losing(UnmaskOrder, lost))
     assert gathered.failure is Code.E_HELPER_LOST
-    assert gathered.refused[lost] is Code.SITE_UNREACHABLE
+    assert gathered.notes.refused[lost] is Code.SITE_UNREACHABLE
     assert set(gathered.charges) == {1, 2, 3}
     assert attempts.asked(UnmaskOrder).count(lost) == 2  # asked once more with the very same set
     again = attempts.next()
@@ -119,7 +119,7 @@ def test_a_forged_report_counts_for_its_site_only(desk: Desk, attempts: Attempts
     gathered = attempts.next(forged(desk, WorkOrder, other_vector))
     assert gathered.failure is None
     assert gathered.sites == (2, 3)
-    assert gathered.refused == {1: Code.E_SIG}
+    assert gathered.notes.refused == {1: Code.E_SIG}
     assert set(gathered.charges) == {1, 2, 3}
 
 
@@ -130,7 +130,7 @@ def test_a_report_in_another_site_s_name_is_ignored(desk: Desk, attempts: Attemp
 
     gathered = attempts.next(forged(desk, WorkOrder, renamed))
     assert gathered.sites == (2, 3)
-    assert gathered.refused == {1: Code.E_SET}
+    assert gathered.notes.refused == {1: Code.E_SET}
 
 
 def test_an_answer_of_another_kind_is_a_bad_answer(attempts: Attempts) -> None:
@@ -138,7 +138,7 @@ def test_an_answer_of_another_kind_is_a_bad_answer(attempts: Attempts) -> None:
         return Refused(order=reply.order, code="DATA_INVALID", reference="")
 
     gathered = attempts.next(forged(attempts.desk, WorkOrder, refusing))
-    assert gathered.refused == {1: Code.DATA_INVALID}
+    assert gathered.notes.refused == {1: Code.DATA_INVALID}
     assert gathered.sites == (2, 3)
 
 
@@ -149,7 +149,7 @@ def test_forged_masks_cost_the_attempt_and_their_site_a_place_in_the_next_sessio
 
     def spoiled(reply: AnyReply) -> AnyReply:
         assert isinstance(reply, Unmasked)
-        return altered(reply, total=altered(reply.total, body=bytes(len(reply.total.body))))
+        return altered(reply, totals=(altered(reply.totals[0], body=bytes(len(reply.totals[0].body))),))
 
     attempts.next()
     while 1 not in unmaskers(attempts):  # chance decides who unmasks
@@ -159,7 +159,7 @@ def test_forged_masks_cost_the_attempt_and_their_site_a_place_in_the_next_sessio
     attempts.aggregator.sessions.next = 1
     gathered = attempts.next(line)
     assert gathered.failure is Code.E_HELPER_LOST
-    assert gathered.refused == {1: Code.E_SIG}
+    assert gathered.notes.refused == {1: Code.E_SIG}
     assert attempts.next(line).failure is None
     assert 1 not in unmaskers(attempts)
 
@@ -169,7 +169,7 @@ def test_without_unmasking_sites_no_record_is_worked_on(attempts: Attempts) -> N
     assert gathered.failure is Code.E_TOO_FEW
     assert gathered.charges == {}
     assert attempts.asked(WorkOrder) == []
-    assert Code.SITE_UNREACHABLE in gathered.refused.values()
+    assert Code.SITE_UNREACHABLE in gathered.notes.refused.values()
 
 
 def test_a_session_is_opened_without_those_that_do_not_enrol(attempts: Attempts) -> None:
@@ -186,7 +186,7 @@ def test_orders_carry_the_heads_that_sites_told(attempts: Attempts) -> None:
     heads = {head.site: head.head for _, order in attempts.seen if isinstance(order, WorkOrder) for head in order.heads}
     assert heads == {site: head for site, (head, _) in gathered.charges.items()}
     attempts.state = replace(attempts.state, heads={1: "ab" * 32})
-    assert attempts.next().refused == {1: Code.LEDGER_ROLLED_BACK}
+    assert attempts.next().notes.refused == {1: Code.LEDGER_ROLLED_BACK}
 
 
 def test_every_site_gets_the_same_order(attempts: Attempts) -> None:

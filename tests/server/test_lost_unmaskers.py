@@ -86,7 +86,7 @@ def test_the_sum_is_the_same_in_every_bit_whether_an_unmasking_site_was_lost_or_
     gathered = attempts.next(losing(UnmaskOrder, lost))
     assert gathered.failure is None
     assert gathered.sites == (1, 2, 3, 4, 5)
-    assert gathered.refused == {lost: Code.SITE_UNREACHABLE}
+    assert gathered.notes.refused == {lost: Code.SITE_UNREACHABLE}
     assert attempts.asked(UnmaskOrder).count(lost) == 2  # asked once more before it is given up
     assert sorted(attempts.asked(RecoverOrder)) == [1, 2, 4, 5]
     np.testing.assert_array_equal(values(gathered), values(twin.next()))
@@ -146,7 +146,7 @@ def test_a_holder_that_is_lost_as_well_ends_the_attempt(five: Desk) -> None:
     gathered = attempts.next(both)
     assert gathered.failure is Code.E_HELPER_LOST
     assert attempts.asked(RecoverOrder).count(2) == 2
-    assert gathered.refused == dict.fromkeys((1, 2), Code.SITE_UNREACHABLE)
+    assert gathered.notes.refused == dict.fromkeys((1, 2), Code.SITE_UNREACHABLE)
 
 
 def cutting(lost: dict[type[AnyOrder], set[int]]) -> Line:
@@ -188,7 +188,7 @@ def test_a_forged_release_is_named_and_done_without(seven: Desk) -> None:
 
     gathered = attempts.next(line)
     assert gathered.failure is None
-    assert gathered.refused == {1: Code.E_SIG, 5: Code.SITE_UNREACHABLE}
+    assert gathered.notes.refused == {1: Code.E_SIG, 5: Code.SITE_UNREACHABLE}
 
 
 def spoiled_parcel(reply: AnyReply) -> AnyReply:
@@ -220,10 +220,10 @@ def test_a_session_is_opened_without_a_site_that(
         attempts.count = next(ROUNDS)
         gathered = attempts.next(obstacle(six))
         assert gathered.failure is None
-        if gathered.refused:
+        if gathered.notes.refused:
             break
     assert not out & set(unmaskers(attempts))
-    assert gathered.refused.items() >= codes.items()
+    assert gathered.notes.refused.items() >= codes.items()
 
 
 def test_a_quarrel_over_shares_costs_both_their_place(tmp_path: Path) -> None:
@@ -232,9 +232,9 @@ def test_a_quarrel_over_shares_costs_both_their_place(tmp_path: Path) -> None:
         attempts = Attempts(desk)
         attempts.count = next(ROUNDS)
         gathered = attempts.next(forged(desk, KeepOrder, quarrel))
-        if Code.E_SHARE in gathered.refused.values():
+        if Code.E_SHARE in gathered.notes.refused.values():
             break
     assert gathered.failure is None
-    assert gathered.refused == {1: Code.E_SHARE, 3: Code.E_SHARE}
+    assert gathered.notes.refused == {1: Code.E_SHARE, 3: Code.E_SHARE}
     assert not {1, 3} & set(unmaskers(attempts))
     close(desk)

@@ -116,7 +116,7 @@ def test_all_reports_but_one_and_all_masks_but_one_reveal_nothing_of_the_last_si
 def test_replies_hold_no_count_of_records_no_metric_and_no_text():
     assert set(Reported.__struct_fields__) == {"order", "report", "epsilon", "head"}
     assert set(MaskedReport.__struct_fields__) == {"site", "number", "exchange", "ciphertexts", "body", "signature"}
-    assert set(Unmasked.__struct_fields__) == {"order", "total"}
+    assert set(Unmasked.__struct_fields__) == {"order", "totals"}
     federation = Federation.open(2)
     plain = np.arange(100, 109)
     report = federation.report(1, federation.aggregation(), plain)
