@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import Code, Refusal
-from common.secagg.masks import Lanes, Ring, lift, lower
+from common.secagg.masks import Integers, Lanes, Ring, lift, lower
 
 if TYPE_CHECKING:
     from common.randomness import Entropy  # it imports torch, which a process that only reads messages has no use for
 
 CANARIES = 8  # lanes that are zero at every site
-_BLOCK = 1 << 14  # values encoded at a time, so that every pass stays in the cache; a multiple of 4
+_BLOCK = 1 << 16  # values encoded at a time, so that a pass finds in the cache what the last one left; a multiple of 4
+_NARROW = 1 << 15  # steps below which a value and its sixteen rounding bits fit into 32 bits
 
 
 @dataclass(frozen=True)
@@ -114,17 +115,21 @@ class RangeCodec:
         weight = 1.0 if records is None else min(records, self.weight_cap) / self.weight_cap
         if not 0 <= weight <= 1 or len(metrics) != self.metrics or not all(0 <= each <= 1 for each in metrics):
             raise _range("Contribution", "weight or metrics are outside their range", "Correct them")
-        encoded = _framed(self.ring, self.dimension, self._rounded(np.array((1.0, *metrics)), weight, entropy))
+        scale = weight * self.steps
+        encoded = _framed(self.ring, self.dimension, self._rounded(np.array((1.0, *metrics)), scale, entropy))
         for first in range(0, self.dimension, _BLOCK):
-            block = values[first : first + _BLOCK].astype(np.float64)
-            integers = self._rounded(np.clip(block, -self.bound, self.bound) / self.bound, weight, entropy)
+            block = values[first : first + _BLOCK]
+            integers = self._rounded(np.clip(block, -self.bound, self.bound), scale / self.bound, entropy)
             encoded.lanes[first : first + block.size] = lower(self.ring, integers)
         return encoded
 
-    def _rounded(self, fractions: NDArray[np.float64], weight: float, entropy: Entropy) -> NDArray[np.int64]:
-        """Fractions of `bound`, weighted, in steps: at most ±U whatever floating point did before."""
-        rounded = stochastic_round(fractions * (weight * self.steps), entropy)
-        return np.clip(rounded, -self.steps, self.steps)
+    def _rounded(self, values: NDArray[np.floating], scale: float, entropy: Entropy) -> Integers:
+        """Values times `scale`, rounded: at most ±U if |values| * scale is, up to an error of floating point.
+
+        That error is below half of a 2^16th step, which vanishes before the rounding bits are added.
+        """
+        scaled = np.multiply(values, scale, dtype=np.float64)
+        return stochastic_round(scaled, entropy, np.int32 if self.steps < _NARROW else np.int64)
 
     def open_sum(self, total: Lanes, members: int) -> Sum:
         """The sum in unmasked lanes. Errors: Refusal E_SUM_CHECK."""
@@ -203,18 +208,22 @@ class IntegerCodec:
         return _opened(self.ring, total, (self.dimension, 0), members)
 
 
-def stochastic_round(values: NDArray[np.float64], entropy: Entropy) -> NDArray[np.int64]:
+def stochastic_round(
+    values: NDArray[np.float64], entropy: Entropy, kind: type[np.int32 | np.int64] = np.int64
+) -> Integers:
     """Each value to one of its two neighbouring integers, nearer ones more often: |bias| <= 2^-17.
 
-    values  |value| < 2^47
+    values  |value| < 2^47, or 2^15 if `kind` is int32
     """
     words = entropy.words(-(-values.size // 4))
-    sixteenths = np.rint(values * 65536.0).astype(np.int64)
+    scaled = values * 65536.0
+    sixteenths: NDArray[Any] = np.rint(scaled, out=scaled).astype(kind)
     sixteenths += words.view(np.uint16)[: values.size]
-    return sixteenths >> 16
+    sixteenths >>= 16
+    return sixteenths
 
 
-def _framed(ring: Ring, dimension: int, extras: NDArray[np.int64]) -> Encoded:
+def _framed(ring: Ring, dimension: int, extras: Integers) -> Encoded:
     """Lanes: values still zero, a count of one, extras, canaries and padding of zero."""
     lanes = ring.zeros()
     lanes[dimension] = 1
