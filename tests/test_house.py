@@ -21,6 +21,7 @@ FLOWER_ROOMS = {
     "deploy/up.py",
     "server/app.py",
     "server/superlink.py",
+    "simulations/bench/flower_parts.py",
     "simulations/bench/flower_round.py",
     "simulations/flower.py",
 }

@@ -143,7 +143,7 @@ def play(relay: Relay, shares: int, threshold: int, **settings: float) -> Flower
     settings   max_weight, clipping_range, … of `SecAggPlusWorkflow`
     Errors: whatever Flower's server code raises.
     """
-    with _at_work():
+    with at_work():
         workflow = SecAggPlusWorkflow(shares, threshold, **cast("dict[str, Any]", settings))
         context, state = _context(relay), WorkflowState()
         steps = (
@@ -206,7 +206,7 @@ def _vector(parameters: Parameters) -> Vector:
 
 
 @contextmanager
-def _at_work() -> Iterator[None]:
+def at_work() -> Iterator[None]:
     """As inside one of Flower's own tasks, but without its log."""
     logger = logging.getLogger("flwr")
     level = logger.level

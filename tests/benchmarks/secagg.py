@@ -1,10 +1,9 @@
-"""Speed and memory of secure aggregation at 10^6 parameters: CPU time of one thread, the best of several."""
+"""Secure aggregation at 10^6 parameters: vectors and noise on their own, then `hushfed bench secagg` beside Flower."""
 
 from __future__ import annotations
 
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,111 +12,47 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from client.secagg import mask, unmask
+from common.console import main
 from common.randomness import SystemEntropy
-from common.secagg import IntegerCodec, RangeCodec, Rules, pack, unpack
+from common.secagg import IntegerCodec, RangeCodec, pack, unpack
 from common.secagg.discrete import discrete_gaussian, plan
-from server.secagg import Collecting
-from tests.secagg_federation import Federation
+from simulations.bench.rows import least
 
-SIZE, UNMASKERS, SITES = 10**6, 5, 100
-
-
-def best(act: Callable[[], Any], times: int = 10) -> float:
-    """Least CPU milliseconds of `times` runs."""
-    took = []
-    for _ in range(times):
-        start = time.process_time()
-        act()
-        took.append(time.process_time() - start)
-    return 1e3 * min(took)
+SIZE = 10**6
 
 
-def show(what: str, milliseconds: float, target: str = "") -> None:
-    sys.stdout.write(f"{what:<58}{milliseconds:9.2f} ms  {target}\n")
-
-
-def federation_of(sites: int, bits: int) -> Federation:
-    rules = Rules(
-        unmaskers_min=UNMASKERS, quorum_min=2, orgs_min=1, sites_max=sites, corrupt_max=4, overlap_min=1, rounds_max=64
-    )
-    return Federation.open(
-        sites, rules=rules, codec=IntegerCodec(dimension=SIZE, sites_max=sites, bits=bits), numbers=40
-    )
-
-
-def sites(federation: Federation) -> None:
-    """One report: keys checked, masked, packed, signed."""
-    codec = RangeCodec(dimension=SIZE, bits=24, sites_max=SITES, bound=1.0)
-    vector, entropy = np.random.default_rng(0).uniform(-1, 1, SIZE).astype(np.float32), SystemEntropy()
-    show("site: encode, b = 24", best(lambda: codec.encode(vector, entropy)), "1.5 measured earlier")
-    values, numbers = np.ones(SIZE, np.int64), iter(range(40))
-
-    def report() -> None:
-        number = next(numbers)
-        encoded = federation.codec.encode(values)  # type: ignore[attr-defined]  # this federation's is an IntegerCodec
-        start = time.process_time()
-        mask(
-            federation.stores[federation.manifest.ids[-1]],
-            federation.aggregation(number),
-            federation.keys(number),
-            encoded,
-        )
-        took.append(time.process_time() - start)
-
-    took: list[float] = []
-    for _ in range(12):
-        report()
-    show(f"site: mask, m = {UNMASKERS}, suite 2, b = 24", 1e3 * min(took), "target 8")
-
-
-def coordinator_and_unmasker(federation: Federation) -> None:
-    """Reports of all sites added, then one answer of an unmasking site."""
-    aggregation = federation.aggregation(39)
-    tracemalloc.start()
-    state, took = Collecting.open(aggregation, federation.manifest.ids), []
-    for site in federation.manifest.ids:
-        report = federation.report(site, aggregation, np.full(SIZE, site))
-        federation.reports.clear()
-        start = time.process_time()
-        state = state.receive(site, report)
-        took.append(time.process_time() - start)
-    show("server: receive and add one report, median", 1e3 * float(np.median(took)))
-    show(f"server: receive and add {SITES} reports", 1e3 * sum(took), "target 350 with the final step")
-    del report
-    held = tracemalloc.get_traced_memory()[0] / 2**20
-    tracemalloc.stop()
-    sys.stdout.write(f"server: held after {SITES} reports {held:36.1f} MiB, one vector is {4 * SIZE / 2**20:.1f}\n")
-    closed = state.close()
-    site = federation.session.unmaskers[0]
-    members = closed.members(site)
-    start = time.process_time()
-    unmask(federation.stores[site], aggregation, members)
-    show(f"unmasking site: one answer, n = {SITES}, suite 2", 1e3 * (time.process_time() - start), "target 60")
-    start = time.process_time()
-    federation.opened(closed)
-    show(f"all {UNMASKERS} answers (one repeated) and the final step", 1e3 * (time.process_time() - start))
+def show(what: str, act: Callable[[], Any], repeats: int = 10, note: str = "") -> None:
+    """Least CPU milliseconds of several runs."""
+    sys.stdout.write(f"{what:<50}{1e3 * least(act, repeats):9.2f} ms  {note}\n")
 
 
 def vectors() -> None:
-    """Packing by width, and noise by scale."""
+    """Encoding by size of the cohort, packing by width."""
+    vector, entropy = np.random.default_rng(0).uniform(-1, 1, SIZE).astype(np.float32), SystemEntropy()
+    for sites in (10, 100, 1000):
+        codec = RangeCodec(dimension=SIZE, bits=24, sites_max=sites, bound=1.0)
+        show(f"encode, b = 24, up to {sites} sites", lambda codec=codec: codec.encode(vector, entropy))
     for bits in (16, 20, 24, 28, 32):
         ring = IntegerCodec(dimension=SIZE, sites_max=2, bits=bits).ring
         lanes = ring.zeros()
         body = pack(ring, lanes)
-        show(f"pack, b = {bits}", best(lambda ring=ring, lanes=lanes: pack(ring, lanes)))
-        show(f"unpack, b = {bits}", best(lambda ring=ring, body=body: unpack(ring, body)))
+        show(f"pack, b = {bits}", lambda ring=ring, lanes=lanes: pack(ring, lanes))
+        show(f"unpack, b = {bits}", lambda ring=ring, body=body: unpack(ring, body))
+
+
+def noise() -> None:
+    """Discrete Gaussians by scale."""
     entropy = SystemEntropy()
     for sigma in (3.0, 300.0, 3e4, 1e5, 1e6, 1e7):
         start = time.process_time()
         plan(sigma)
-        built = 1e3 * (time.process_time() - start)
-        took = best(lambda sigma=sigma: discrete_gaussian(sigma, SIZE, entropy), 4)
-        show(f"10^6 discrete Gaussians, sigma = {sigma:g}", took, f"target 200; tables made once in {built:.0f} ms")
+        built = f"tables made once in {1e3 * (time.process_time() - start):.0f} ms"
+        show(
+            f"10^6 discrete Gaussians, sigma = {sigma:g}", lambda s=sigma: discrete_gaussian(s, SIZE, entropy), 4, built
+        )
 
 
 if __name__ == "__main__":
-    made = federation_of(SITES, 24)
-    sites(made)
-    coordinator_and_unmasker(made)
     vectors()
+    noise()
+    main(["bench", "secagg", "--peer", "flower", *sys.argv[1:]])
