@@ -21,6 +21,8 @@ FLOWER_ROOMS = {
     "deploy/up.py",
     "server/app.py",
     "server/superlink.py",
+    "simulations/bench/flower_parts.py",
+    "simulations/bench/flower_round.py",
     "simulations/flower.py",
 }
 LONGEST_FILE, LONGEST_BODY, MOST_ARGUMENTS = 300, 50, 5

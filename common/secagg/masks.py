@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from common.errors import Code, Refusal
 
 Lanes: TypeAlias = NDArray[np.unsignedinteger[Any]]  # uint16 if b = 16, else uint32; little-endian
+Integers: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
 BITS = (16, 20, 24, 28, 32)
 
 _BLOCK = 1 << 18  # bytes of keystream at a time: vector block and keystream stay in the second-level cache
@@ -109,9 +110,11 @@ def pack(ring: Ring, lanes: Lanes) -> bytes:
     """The bytes of a reduced vector: lanes one after the other, b bits each, lowest bit first."""
     if ring.bits in (16, 32):
         return lanes.astype(ring.dtype, copy=False).tobytes()
-    if ring.bits == 24:
-        return _pack_words(lanes)
-    return _pack_halves(lanes, ring.bits)
+    words = lanes if ring.bits == 24 else _paired(ring, lanes)
+    body = bytearray(ring.packed + words.itemsize)
+    # Words are wider than their places: each writes zeros beyond its end, which the next one overwrites.
+    _places(ring, body, words)[:] = words
+    return bytes(memoryview(body)[: ring.packed])
 
 
 def unpack(ring: Ring, body: bytes) -> Lanes:
@@ -121,9 +124,18 @@ def unpack(ring: Ring, body: bytes) -> Lanes:
         raise Refusal(Code.MESSAGE_INVALID, f"Vector of {len(body)} bytes not read", why, "Use the job in force")
     if ring.bits in (16, 32):
         return np.frombuffer(body, ring.dtype).copy()
+    words = np.empty(ring.lanes if ring.bits == 24 else ring.lanes // 2, "<u4" if ring.bits == 24 else "<u8")
+    step = ring.packed // words.size
+    safe = words.size - words.itemsize // step - 1  # words that end within the body, though they are wider than a place
+    words[:safe] = _places(ring, body, words[:safe])
+    words[safe:] = _places(ring, body[safe * step :] + bytes(words.itemsize), words[safe:])
     if ring.bits == 24:
-        return _unpack_words(body)
-    return _unpack_halves(body, ring.bits)
+        return reduce(ring, words)
+    lanes = np.empty(ring.lanes, ring.dtype)
+    lanes[0::2] = words
+    words >>= np.uint64(ring.bits)
+    lanes[1::2] = words
+    return reduce(ring, lanes)
 
 
 def lift(ring: Ring, lanes: Lanes) -> NDArray[np.int64]:
@@ -134,54 +146,20 @@ def lift(ring: Ring, lanes: Lanes) -> NDArray[np.int64]:
     return lifted
 
 
-def lower(ring: Ring, integers: NDArray[np.signedinteger[Any]]) -> Lanes:
+def lower(ring: Ring, integers: Integers) -> Lanes:
     """The integers mod 2^b: the inverse of `lift`."""
     return reduce(ring, integers.astype(ring.dtype))
 
 
-def _pack_words(lanes: Lanes) -> bytes:
-    """24-bit lanes, four to three words: no pass over single bytes."""
-    a, b, c, d = (lanes[first::4] for first in range(4))
-    words = np.empty((lanes.size // 4, 3), "<u4")
-    words[:, 0] = a | b << np.uint32(24)
-    words[:, 1] = b >> np.uint32(8) | c << np.uint32(16)
-    words[:, 2] = c >> np.uint32(16) | d << np.uint32(8)
-    return words.tobytes()
+def _paired(ring: Ring, lanes: Lanes) -> NDArray[np.uint64]:
+    """Two lanes a word: where b is no multiple of 8, only pairs end on a byte."""
+    pairs = lanes[1::2].astype("<u8")
+    pairs <<= np.uint64(ring.bits)
+    pairs |= lanes[0::2]
+    return pairs
 
 
-def _unpack_words(body: bytes) -> Lanes:
-    words = np.frombuffer(body, "<u4").reshape(-1, 3)
-    first, second, third = words[:, 0], words[:, 1], words[:, 2]
-    lanes = np.empty((len(words), 4), "<u4")
-    lanes[:, 0] = first
-    lanes[:, 1] = first >> np.uint32(24) | second << np.uint32(8)
-    lanes[:, 2] = second >> np.uint32(16) | third << np.uint32(16)
-    lanes[:, 3] = third >> np.uint32(8)
-    flat: Lanes = lanes.reshape(-1)
-    flat &= np.uint32(0xFFFFFF)
-    return flat
-
-
-def _pack_halves(lanes: Lanes, bits: int) -> bytes:
-    """Lanes of 20 or 28 bits, four to bits/4 halves of a word."""
-    halves = np.empty((lanes.size // 4, bits // 4), "<u2")
-    for place in range(bits // 4):
-        lane, skipped = divmod(16 * place, bits)
-        half = lanes[lane::4] >> np.uint32(skipped)
-        if skipped + 16 > bits:
-            half |= lanes[lane + 1 :: 4] << np.uint32(bits - skipped)
-        halves[:, place] = half
-    return halves.tobytes()
-
-
-def _unpack_halves(body: bytes, bits: int) -> Lanes:
-    halves = np.frombuffer(body, "<u2").reshape(-1, bits // 4)
-    lanes = np.empty((len(halves), 4), "<u4")
-    for lane in range(4):
-        place, skipped = divmod(bits * lane, 16)
-        whole = halves[:, place].astype("<u4") >> np.uint32(skipped)
-        for above in range(16 - skipped, bits, 16):
-            place += 1
-            whole |= halves[:, place].astype("<u4") << np.uint32(above)
-        np.bitwise_and(whole, np.uint32((1 << bits) - 1), out=lanes[:, lane])
-    return lanes.reshape(-1)
+def _places(ring: Ring, body: bytes | bytearray, words: NDArray[Any]) -> NDArray[Any]:
+    """The first places of a packed vector, each seen as a word that begins there and overlaps the next."""
+    step = 3 if ring.bits == 24 else ring.bits // 4
+    return np.ndarray(words.shape, words.dtype, body, strides=(step,))

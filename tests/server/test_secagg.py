@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,6 +55,23 @@ def test_a_vector_of_several_blocks_is_summed_exactly():
     codec = IntegerCodec(dimension=150_001, sites_max=16, bits=24)
     federation = Federation.open(3, codec=codec)
     assert (federation.opened(federation.collected()).values == 6).all()
+
+
+def test_a_round_takes_the_coordinator_fewer_than_three_vectors_of_memory():
+    """Reports are added on arrival: the sum, the one that is being read, and nothing that grows with the cohort."""
+    codec = IntegerCodec(dimension=400_000, sites_max=16, bits=24)
+    federation = Federation.open(8, codec=codec)
+    aggregation, reports = federation.aggregation(), iter(federation.manifest.ids)
+    state, most = Collecting.open(aggregation, federation.manifest.ids), 0
+    for site in reports:
+        report = federation.report(site, aggregation)
+        federation.reports.clear()
+        tracemalloc.start()
+        state = state.receive(site, report)
+        most = max(most, tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    vector = 4 * codec.ring.lanes
+    assert most + vector < 3 * vector  # the sum itself was there before
 
 
 def test_weighted_means_come_out_within_a_rounding_step():

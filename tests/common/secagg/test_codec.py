@@ -78,6 +78,15 @@ def test_rounding_leaves_integers_alone_and_moves_others_to_a_neighbour():
         assert rounded[4] in (-3, -2)
 
 
+@pytest.mark.parametrize(("sites", "narrow"), [(2, False), (1000, True)])
+def test_a_vector_of_several_blocks_is_encoded_within_a_step(sites, narrow):
+    codec = RangeCodec(dimension=150_001, bits=24, sites_max=sites, bound=0.3, weight_cap=3)
+    assert (codec.steps < 2**15) is narrow
+    values = np.random.default_rng(3).uniform(-0.3, 0.3, codec.dimension).astype(np.float32)
+    opened = codec.open_sum(added(codec, codec.encode(values, ENTROPY, records=2.0)), 1)
+    assert np.abs(codec.total(opened) - values * np.float64(2 / 3)).max() <= 0.3 / codec.steps * 1.0001
+
+
 def test_integer_weights_give_the_exact_weighted_mean_within_the_rounding():
     codec = RangeCodec(dimension=100, bits=32, sites_max=10, bound=1.0, weight_cap=10, metrics=2)
     draw = np.random.default_rng(1)

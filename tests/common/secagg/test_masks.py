@@ -69,8 +69,18 @@ def test_packing_and_unpacking_give_the_vector_back(bits, quads, seed):
     ring = Ring(bits, 4 * quads)
     lanes = np.random.default_rng(seed).integers(0, 2**bits, ring.lanes).astype(ring.dtype)
     body = pack(ring, lanes)
-    assert len(body) == ring.packed
+    assert body == sum(int(lane) << (bits * place) for place, lane in enumerate(lanes)).to_bytes(ring.packed, "little")
     np.testing.assert_array_equal(unpack(ring, body), lanes)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_packing_and_unpacking_keep_to_the_body_whatever_lies_behind_it(bits):
+    """Words are read and written wider than their places: never beyond the end, at any end of a memory page."""
+    for quads in range(1, 9):
+        ring = Ring(bits, 4 * quads)
+        full = np.full(ring.lanes, 2**bits - 1, np.uint64).astype(ring.dtype)
+        assert pack(ring, full) == b"\xff" * ring.packed
+        np.testing.assert_array_equal(unpack(ring, b"\xff" * ring.packed), full)
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -1,0 +1,119 @@
+"""Measure what this software costs, beside what others cost for the same work."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+from contextlib import suppress
+from enum import StrEnum
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from common import console
+from common.errors import Code, Refusal
+from simulations.bench import secagg as own
+from simulations.bench.chart import draw
+from simulations.bench.rows import Case, Row
+from simulations.finish import refuse_to_overwrite
+
+app = typer.Typer(help="Measure what this software costs, beside what others cost.", no_args_is_help=True)
+MANY = 300  # sites from which on eight of them unmask instead of five
+
+
+class Peer(StrEnum):
+    """Whom we are measured beside."""
+
+    FLOWER = "flower"
+
+
+@app.callback()
+def _group() -> None:
+    """Measure what this software costs, beside what others cost."""
+
+
+@app.command("secagg")
+@console.guarded
+def secagg(
+    *,
+    peer: Annotated[Peer | None, typer.Option(help="Play the same rounds with this peer too.")] = None,
+    d: Annotated[list[int] | None, typer.Option("--d", min=1, help="Parameters; repeatable [10^6].")] = None,
+    n: Annotated[list[int] | None, typer.Option("--n", min=2, help="Sites; repeatable [100].")] = None,
+    dropout: Annotated[
+        list[float] | None, typer.Option(min=0, max=0.9, help="Share of sites that never report; repeatable [0].")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="d of 10^5 to 10^7, n of 10 to 1000, dropout to 0.3.")] = False,
+    m: Annotated[int | None, typer.Option(min=2, max=64, help="Unmasking sites [5; 8 from 300 sites on].")] = None,
+    bits: Annotated[int, typer.Option(help="Width of the ring.")] = 24,
+    budget: Annotated[
+        float, typer.Option(min=1, help="CPU seconds above which a round is computed from parts.")
+    ] = 60.0,
+    out: Annotated[Path | None, typer.Option(help="New or empty folder for rows.json and a figure.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> console.Exit:
+    """CPU seconds and bytes of one round of secure aggregation, by role: site, unmasking site, server.
+
+    One process and one thread play all roles in turn; transport and its envelopes are left out on both sides. The
+    server "sends" what it receives. `~` marks what was computed from measured parts, `computed` in JSON.
+    """
+    if full and (d or n or dropout):
+        raise Refusal(Code.CONFIG_INVALID, "--full", "it names all sizes itself", "Leave --d, --n and --dropout out")
+    if out is not None:
+        refuse_to_overwrite(out)
+    grid = (
+        ([10**5, 10**6, 10**7], [10, 100, 1000], [0.0, 0.1, 0.3])
+        if full
+        else (d or [10**6], n or [100], [0.0] if dropout is None else dropout)
+    )
+    cases = [Case(d=each[0], n=each[1], dropout=each[2]) for each in itertools.product(*grid)]
+    rows: list[Row] = []
+    reports = sum(case.reporting for case in cases) * (2 if peer else 1)
+    with console.progress("reports", reports, json=json) as step:
+        for case in cases:
+            settings = own.Settings(m=m or min(5 if case.n < MANY else 8, case.reporting), bits=bits)
+            rows += own.measure(case, settings, budget, step)
+            if peer is Peer.FLOWER:
+                from simulations.bench import secagg_flower  # Flower takes seconds to import
+
+                rows += secagg_flower.measure(case, budget, step)
+    table = [row.as_dict() for row in rows]
+    peaks = [row.peak_mb for row in rows if row.peak_mb is not None and row.peer == "hushfed"]
+    result = {"rows": table, "exact": True, "peak_mb": max(peaks), "machine": _machine()}
+    if out is not None:
+        result["figure"] = str(_written(out, result, rows))
+    console.emit(result if json else {**result, "rows": [_readable(row) for row in rows]}, json=json)
+    return console.Exit.DONE
+
+
+def _machine() -> str:
+    """What the figures were taken on: they are of no other machine."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return f"{model}, one thread of {os.cpu_count()}"
+    return platform.machine()
+
+
+def _written(out: Path, result: dict[str, Any], rows: list[Row]) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "rows.json").write_text(dumps(result, indent=1) + "\n", encoding="utf-8")
+    figure = out / "secagg.svg"
+    figure.write_text(draw(rows), encoding="utf-8")
+    return figure
+
+
+def _readable(row: Row) -> dict[str, Any]:
+    """The row in units that a person reads; `~` for what was computed."""
+    seconds = row.cpu_seconds
+    return {
+        "peer": row.peer,
+        "role": row.role,
+        "d": f"{row.d:,}".replace(",", " "),
+        "n": row.n,
+        "lost": f"{100 * row.dropout:.0f} %",
+        "CPU": ("~" if row.computed else "") + (f"{1e3 * seconds:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"),
+        "sends": f"{row.bytes_up / 1e6:.2f} MB",
+    }
