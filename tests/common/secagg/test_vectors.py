@@ -35,6 +35,7 @@ from common.secagg import (
 )
 from common.secagg.discrete import discrete_gaussian
 from common.secagg.keys import Pair, agree, decapsulate, public
+from common.secagg.shamir import from_coefficients, join
 from common.secagg.wire import SessionRecord
 from server.secagg import Collecting
 
@@ -177,7 +178,16 @@ def noise(given: dict[str, Any]) -> dict[str, list[int]]:
     }
 
 
-PARTS = {"primitives": primitives, "hybrid": hybrid, "whole_round": whole_round, "noise": noise}
+def shamir(given: dict[str, Any]) -> dict[str, Any]:
+    """Shares of a secret by its polynomial, and the secret that some of them give."""
+    shares = from_coefficients(of_hex(given, "secret"), given["coefficients"], given["holders"])
+    return {
+        "shares": [each.hex() for each in shares],
+        "joined": join({holder: shares[holder - 1] for holder in given["joined_by"]}).hex(),
+    }
+
+
+PARTS = {"primitives": primitives, "hybrid": hybrid, "whole_round": whole_round, "noise": noise, "shamir": shamir}
 
 
 @pytest.mark.parametrize("part", PARTS)
