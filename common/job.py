@@ -30,6 +30,8 @@ class AggregationSettings:
 
     quorum            fewest reports that are summed
     deadline_seconds  a round closes then, whoever is missing
+    protocol          "alm": some sites unmask, in one round trip; "bonawitz": all sites hold shares for their
+                      neighbours, in four, and any of them may be lost at any time
     session_rounds    aggregations that one enrolment of unmasking sites serves
     bits, bound       ring and largest coordinate of an update in range mode (mode M1 and "none")
     """
@@ -39,6 +41,7 @@ class AggregationSettings:
     secure: Literal["alm-v1"]
     quorum: int
     deadline_seconds: float
+    protocol: Literal["alm", "bonawitz"] = "alm"
     session_rounds: int = 64
     bits: Literal[16, 20, 24, 28, 32] | None = None
     bound: float | None = None

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from common.errors import Code, Refusal
 from common.frames import Frame, pack, unpack
 from common.identity import Signer, verify
-from common.secagg.wire import Count, Hash, MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord, Signature, SiteId
+from common.orders import Epsilon, Head, Order, Reply, Round, Task
+from common.secagg.pairwise.orders import (
+    Advertised,
+    AdvertiseOrder,
+    Agreed,
+    AgreeOrder,
+    DealOrder,
+    Dealt,
+    Masked,
+    MaskOrder,
+    Revealed,
+    RevealOrder,
+)
+from common.secagg.wire import Count, Hash, MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord, Signature
 
 COORDINATOR = 0
 LIMIT = 512 * 2**20  # bytes of one message; parameters of 10^8 scalars pass
 _CONTEXT = b"hushfed/envelope/v1\0"
-
-RunId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-JobBytes = Annotated[bytes, msgspec.Meta(max_length=2**20)]
-Task = Literal["train", "evaluate"]
-Round = Annotated[int, msgspec.Meta(ge=0, le=10**6)]
-Epsilon = Annotated[float, msgspec.Meta(ge=0)]  # infinite where a release had no noise
 
 
 class Envelope(Frame, frozen=True, kw_only=True):
@@ -32,13 +39,6 @@ class Envelope(Frame, frozen=True, kw_only=True):
     signature: Signature
 
 
-class Order(Frame, frozen=True, kw_only=True, tag_field="kind", tag=True):
-    """What the coordinator asks of a site. Every order carries its run and the job in force."""
-
-    run: RunId
-    job: JobBytes
-
-
 class OfferOrder(Order, frozen=True, kw_only=True, tag="offer"):
     """Would this site take part in the job? Nothing is computed or charged."""
 
@@ -47,13 +47,6 @@ class EnrolOrder(Order, frozen=True, kw_only=True, tag="enrol"):
     """Make round keys for a session of aggregations."""
 
     session: SessionRecord
-
-
-class Head(Frame, frozen=True, kw_only=True):
-    """The last ledger head of a site that the coordinator acknowledged."""
-
-    site: SiteId
-    head: Hash
 
 
 class WorkOrder(Order, frozen=True, kw_only=True, tag="work"):
@@ -86,12 +79,6 @@ class UnmaskOrder(Order, frozen=True, kw_only=True, tag="unmask"):
 
 class LedgerOrder(Order, frozen=True, kw_only=True, tag="ledger"):
     """Send the public entries of the ledger that this job's data set is charged to."""
-
-
-class Reply(Frame, frozen=True, kw_only=True, tag_field="kind", tag=True):
-    """What a site answers. `order` is the digest of the order's body: an answer fits one question only."""
-
-    order: Hash
 
 
 class Accepted(Reply, frozen=True, kw_only=True, tag="accepted"):
@@ -137,8 +124,11 @@ class Refused(Reply, frozen=True, kw_only=True, tag="refused"):
     reference: Annotated[str, msgspec.Meta(max_length=16, pattern="^[0-9a-f]*$")]
 
 
-AnyOrder = OfferOrder | EnrolOrder | WorkOrder | UnmaskOrder | LedgerOrder
-AnyReply = Accepted | Enrolled | Reported | Unmasked | LedgerReply | Refused
+StageOrder = DealOrder | MaskOrder | AgreeOrder | RevealOrder  # stages after the first of an attempt by pairwise masks
+AnyOrder = OfferOrder | EnrolOrder | WorkOrder | UnmaskOrder | LedgerOrder | AdvertiseOrder | StageOrder
+AnyReply = (
+    Accepted | Enrolled | Reported | Unmasked | LedgerReply | Refused | Advertised | Dealt | Masked | Agreed | Revealed
+)
 
 
 def seal(sender: int, message: AnyOrder | AnyReply, signer: Signer) -> bytes:

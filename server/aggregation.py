@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from common.errors import Code, Refusal
-from common.messages import Enrolled, EnrolOrder, Head, Reported, Task, Unmasked, UnmaskOrder, WorkOrder
+from common.messages import Enrolled, EnrolOrder, Reported, Unmasked, UnmaskOrder, WorkOrder
+from common.orders import Head, Task
 from common.randomness import child
 from common.secagg.codec import Sum
 from common.secagg.statements import Aggregation

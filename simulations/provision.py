@@ -45,12 +45,15 @@ def rules_of(scenario: Scenario, sites: int) -> Rules:
     sites a rule against it would end the run at the first site that is late.
     """
     quorum = scenario.job.aggregation.quorum
+    corrupt = scenario.world.unmaskers - 1
+    if scenario.job.aggregation.protocol == "bonawitz":
+        corrupt = max(0, min(corrupt, 2 * quorum - sites - 1))  # as many as leave the quorum enough
     return Rules(
         unmaskers_min=scenario.world.unmaskers,
         quorum_min=quorum,
         orgs_min=quorum,
         sites_max=sites,
-        corrupt_max=scenario.world.unmaskers - 1,
+        corrupt_max=corrupt,
         overlap_min=0,
         rounds_max=1024,
     )
@@ -87,7 +90,7 @@ def policy_of(scenario: Scenario) -> Mapping[str, Any]:
             "colluding": job.privacy.colluding or 0,
             "allow_replay": job.privacy.noise == "replay",
         },
-        "aggregation": {"quorum": job.aggregation.quorum},
+        "aggregation": {"quorum": job.aggregation.quorum, "protocols": [job.aggregation.protocol]},
         "data": {"datasets": [job.dataset], "columns": list(job.columns), "min_records": min(20, minimum // 2)},
     }
 

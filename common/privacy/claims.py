@@ -69,7 +69,7 @@ class Claim:
             return (
                 "the server, every user of the model and colluding sites, while the noise of at least "
                 f"{self.honest} honest {'site' if self.honest == 1 else 'sites'} is in every sum "
-                "and one unmasking site is honest"
+                "and no more of the sites that unmask side with the server than the manifest allows for"
             )
         return _OUTSIDE
 

@@ -47,7 +47,7 @@ def test_the_claim_of_shared_noise(tmp_path):
 Site clinic-a: (1.604, 1e-05)-differential privacy for one record (add or remove one), over all 3 releases that its \
 ledger holds, in all runs.
 It holds against the server, every user of the model and colluding sites, while the noise of at least 2 honest sites \
-is in every sum and one unmasking site is honest.
+is in every sum and no more of the sites that unmask side with the server than the manifest allows for.
 Training records: epsilon 1.604; held-out records: epsilon 1; {ONE_OR_OTHER}
 Sampling: counts of held-out records without sampling, training Poisson at rate 0.2. Accountant: {accountant()}. \
 Noise: system entropy.
