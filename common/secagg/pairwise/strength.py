@@ -98,11 +98,11 @@ def _regular(sites: int, corrupt: int, quorum: int) -> Shape:
 
 
 def _threshold(sites: int, corrupt: int, degree: int) -> int:
-    """The least threshold at which an honest site chose too few corrupt ones for both its secrets to be had."""
+    """The least threshold at which an honest site chose too few corrupt ones for both secrets to be had."""
     count = np.arange(degree + 1)
     terms = _choose(corrupt, count) + _choose(sites - 1 - corrupt, degree - count) - _choose(sites - 1, degree)
     tails = np.logaddexp.accumulate(terms[::-1])[::-1]
-    few = tails <= -(SECURITY + 1) * math.log(2) - math.log(sites)
+    few = tails <= -SECURITY * math.log(2) - math.log(sites - corrupt)
     most = int(np.argmax(few)) - 1 if few.any() else degree  # corrupt choices that must be reckoned with
     return (degree + 1 + most) // 2 + 1
 
