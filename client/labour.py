@@ -27,8 +27,11 @@ from common.privacy.ledger import Ledger
 from common.privacy.sampler import poisson
 from common.randomness import Entropy, child_numpy, noise_source
 from common.secagg.codec import Encoded, IntegerCodec
+from common.secagg.pairwise.orders import AdvertiseOrder
 from common.secagg.statements import Aggregation, verify_keys
 from common.work import Work, count_shape, model_of
+
+AnyWork = WorkOrder | AdvertiseOrder  # they ask for the same work, and differ in how its result is masked
 
 
 class Paid(NamedTuple):
@@ -39,6 +42,14 @@ class Paid(NamedTuple):
     reservation: Reservation
 
 
+class Contribution(NamedTuple):
+    """A release as lanes that are not yet masked, what the data set has spent with it, and the ledger's head."""
+
+    encoded: Encoded
+    epsilon: float
+    head: bytes
+
+
 class Labour:
     """What a site computes for orders of work. It keeps the job's model on the device between orders."""
 
@@ -47,21 +58,39 @@ class Labour:
         self._benches: dict[bytes, Workbench] = {}
 
     def report(self, order: WorkOrder, work: Work, digest: bytes) -> Reported:
-        """The masked report of one attempt.
+        """The masked report of one attempt; an order that was answered before gets the same bytes again, for nothing.
+
+        Errors: Refusal of every kind.
+        """
+        ledger = self._holdings.ledger(work.job.dataset)
+        if kept := ledger.reply_to(digest.hex()):
+            return unpack(Reported, kept, LIMIT)
+        parameters = self.parameters(order, work)
+        aggregation = self._aggregation(order, work, parameters)
+        yielded = self.contribution(order, work, digest, parameters)
+        report = mask(self._store, aggregation, order.keys, yielded.encoded)
+        reply = Reported(order=digest, report=report, epsilon=yielded.epsilon, head=yielded.head)
+        ledger.keep_reply(digest.hex(), pack(reply))
+        return reply
+
+    def parameters(self, order: AnyWork, work: Work) -> Flat:
+        """The order's parameters, if the site's ledger was not rolled back since the coordinator last saw it.
+
+        Errors: Refusal LEDGER_ROLLED_BACK, UPDATE_INVALID.
+        """
+        for known in order.heads:
+            if known.site == self._settings.id:
+                self._holdings.ledger(work.job.dataset).refuse_rollback(known.head)
+        return _parameters(order, work.layout.size)
+
+    def contribution(self, order: AnyWork, work: Work, digest: bytes, parameters: Flat) -> Contribution:
+        """What the site adds to one sum, paid for.
 
         Nothing is charged for an order that cannot be answered, and no record is read for one that cannot be paid;
-        a charge is on disk before records are worked on; an order that was answered before gets the same bytes
-        again, for nothing.
+        a charge is on disk before records are worked on.
         Errors: Refusal of every kind.
         """
         ledger, guard = self._holdings.ledger(work.job.dataset), self._holdings.guard(work.job.dataset)
-        if kept := ledger.reply_to(digest.hex()):
-            return unpack(Reported, kept, LIMIT)
-        for known in order.heads:
-            if known.site == self._settings.id:
-                ledger.refuse_rollback(known.head)
-        parameters = _parameters(order, work.layout.size)
-        aggregation = self._aggregation(order, work, parameters)
         self._refuse_unseeded(work)
         self._bench(work).load(parameters)
         guard.refuse_beyond(work.plan(order.task))
@@ -72,10 +101,7 @@ class Labour:
         except Exception as error:
             guard.abort(reservation, error.code if isinstance(error, Refusal) else Code.INTERNAL)
             raise
-        report = mask(self._store, aggregation, order.keys, self._encoded(order, work, release))
-        reply = Reported(order=digest, report=report, epsilon=_stated(ledger, work), head=release.head)
-        ledger.keep_reply(digest.hex(), pack(reply))
-        return reply
+        return Contribution(self._encoded(order, work, release), _stated(ledger, work), release.head)
 
     def _aggregation(self, order: WorkOrder, work: Work, parameters: Flat) -> Aggregation:
         """What the report will be bound to, checked before anything is charged."""
@@ -95,14 +121,14 @@ class Labour:
             raise Refusal(Code.E_ROUND, "Report refused", f"number {last} was used", "Open a larger number")
         return aggregation
 
-    def _released(self, order: WorkOrder, work: Work, paid: Paid) -> Release:
+    def _released(self, order: AnyWork, work: Work, paid: Paid) -> Release:
         noise = self._entropy(order, work, "noise")
         if order.task == "evaluate":
             counted = Counted(counts(self._bench(work), paid.holding.holdout, count_shape(work.job)))
             return paid.guard.release_counts(paid.reservation, counted, noise)
         return self._trained(order, work, paid, noise)
 
-    def _trained(self, order: WorkOrder, work: Work, paid: Paid, noise: Entropy) -> Release:
+    def _trained(self, order: AnyWork, work: Work, paid: Paid, noise: Entropy) -> Release:
         bench, bound = self._bench(work), work.job.aggregation.bound or 0.0
         plan, train = paid.reservation.plan, paid.holding.train
         sampling = self._entropy(order, work, "sampling")
@@ -118,7 +144,7 @@ class Labour:
         draws = child_numpy(work.job.seed, "batches", self._settings.id, order.round, order.attempt)
         return paid.guard.release_plain(paid.reservation, train_plainly(bench, train, draws), bound)
 
-    def _encoded(self, order: WorkOrder, work: Work, release: Release) -> Encoded:
+    def _encoded(self, order: AnyWork, work: Work, release: Release) -> Encoded:
         codec = work.codec(order.task)
         if isinstance(codec, IntegerCodec):
             return codec.encode(release.lanes.astype(np.int64, copy=False))
@@ -126,7 +152,7 @@ class Labour:
         nominal = work.manifest.site(self._settings.id).nominal_records
         return codec.encode(lanes, self._entropy(order, work, "rounding"), records=float(nominal))
 
-    def _entropy(self, order: WorkOrder, work: Work, use: str) -> Entropy:
+    def _entropy(self, order: AnyWork, work: Work, use: str) -> Entropy:
         """System entropy; or, where job, policy and site.toml all say so, a stream that can be repeated."""
         seed = self._settings.noise_seed or 0
         return noise_source(work.job.privacy.noise, seed, use, order.task, order.round, order.attempt)
@@ -155,7 +181,7 @@ def _stated(ledger: Ledger, work: Work) -> float:
     return ledger.spending(delta).gated if delta is not None else float("inf")
 
 
-def _facts(order: WorkOrder, digest: bytes) -> Facts:
+def _facts(order: AnyWork, digest: bytes) -> Facts:
     return Facts(
         run=order.run.hex(),
         round=order.round,
@@ -166,7 +192,7 @@ def _facts(order: WorkOrder, digest: bytes) -> Facts:
     )
 
 
-def _parameters(order: WorkOrder, size: int) -> Flat:
+def _parameters(order: AnyWork, size: int) -> Flat:
     """The order's parameters, finite, float32 [size]. Errors: Refusal UPDATE_INVALID."""
     whole = order.parameters if len(order.parameters) % 4 == 0 else b""
     flat: Flat = np.frombuffer(whole, "<f4")

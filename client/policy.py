@@ -61,9 +61,14 @@ class PrivacyRules:
 
 @dataclass(frozen=True, kw_only=True)
 class AggregationRules:
-    """Fewest sites whose sum may be seen. How many sites unmask is a rule of the manifest."""
+    """How sums are formed. How many sites unmask, or may be corrupt, is a rule of the manifest.
+
+    quorum     fewest sites whose sum may be seen
+    protocols  of secure aggregation that this site takes part in; another one must be named here first
+    """
 
     quorum: int = 2
+    protocols: tuple[Literal["alm", "bonawitz"], ...] = ("alm",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +117,8 @@ def lines(policy: Policy, job: Job, task: TaskName, parameters: int) -> list[Lin
         *([] if asked.mode == "none" else _guarantee_lines(privacy, job)),
         _line("[aggregation] quorum", policy.aggregation.quorum, job.aggregation.quorum,
               job.aggregation.quorum >= policy.aggregation.quorum, Code.POLICY_SECAGG),
+        _line("[aggregation] protocols", policy.aggregation.protocols, f"protocol {job.aggregation.protocol!r}",
+              job.aggregation.protocol in policy.aggregation.protocols, Code.POLICY_SECAGG),
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from client.custody import KeyStore
 from client.holding import Holdings
 from client.keystore import SqliteKeyStore
 from client.labour import Labour
+from client.pair_orders import PairOrders
 from client.policy import Policy, TaskName, decide
 from client.recovery import deal, keep, own_box, release
 from client.secagg import enrol, unmask
@@ -45,6 +46,7 @@ from common.messages import (
     seal,
 )
 from common.secagg.manifest import Manifest, read_manifest
+from common.secagg.pairwise.orders import AdvertiseOrder
 from common.secagg.statements import Aggregation
 from common.secagg.wire import SessionRecord
 from common.work import Work, whole_run, work_of
@@ -85,6 +87,7 @@ class Session:
         self._close = store.close
         self._holdings = Holdings(settings, policy, store.identity, store)
         self._labour = Labour(settings, store, self._holdings)
+        self._pairs = PairOrders(manifest, store, self._labour)
         self._works: dict[bytes, Work] = {}
 
     def __enter__(self) -> Session:
@@ -128,8 +131,9 @@ class Session:
             UnmaskOrder: self._unmask,
             RecoverOrder: self._recover,
             LedgerOrder: self._ledger,
+            AdvertiseOrder: self._advertise,
         }
-        return answers[type(order)](order, work, digest)
+        return answers.get(type(order), self._pairs.answer)(order, work, digest)
 
     def _offer(self, order: OfferOrder, work: Work, digest: bytes) -> Accepted:
         """Policy, data, and whether the budget affords the whole run; nothing is charged.
@@ -195,6 +199,10 @@ class Session:
             groups=work.job.aggregation.groups,
         )
 
+    def _advertise(self, order: AdvertiseOrder, work: Work, digest: bytes) -> AnyReply:
+        self._decide(work.job, order.task, work)
+        return self._pairs.advertise(order, work, digest)
+
     def _ledger(self, order: LedgerOrder, work: Work, digest: bytes) -> LedgerReply:
         self._decide(work.job, "ledger", work)
         ledger = self._holdings.ledger(work.job.dataset)
@@ -239,6 +247,8 @@ def _refuse_thin(asked: Members, job: Job) -> None:
 
 
 def _refuse_stranger(session: SessionRecord, job: Job) -> None:
-    """Refuse a session that was opened for another job than the order's."""
-    if session.job != job.digest():
-        raise Refusal(Code.E_POLICY, "Session refused", "it is of another job", "Open a session for this job")
+    """Refuse a session that was opened for another job than the order's, or for a job of another protocol."""
+    if session.job != job.digest() or job.aggregation.protocol != "alm":
+        raise Refusal(
+            Code.E_POLICY, "Session refused", "it is of another job or protocol", "Open a session for this job"
+        )

@@ -32,6 +32,8 @@ class AggregationSettings:
     groups            random parts of the cohort with a secure sum each, for strategies that outvote lying sites;
                       the coordinator then sees sums over fewer sites
     deadline_seconds  a round closes then, whoever is missing
+    protocol          "alm": some sites unmask, in one round trip; "bonawitz": all sites hold shares for their
+                      neighbours, in four, and any of them may be lost at any time
     session_rounds    aggregations that one enrolment of unmasking sites serves
     bits, bound       ring and largest coordinate of an update in range mode (mode M1 and "none")
     """
@@ -41,6 +43,7 @@ class AggregationSettings:
     secure: Literal["alm-v1"]
     quorum: int
     deadline_seconds: float
+    protocol: Literal["alm", "bonawitz"] = "alm"
     session_rounds: int = 64
     groups: int = 1
     bits: Literal[16, 20, 24, 28, 32] | None = None

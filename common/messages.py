@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from common.errors import Code, Refusal
 from common.frames import Frame, pack, unpack
 from common.identity import Signer, verify
+from common.orders import Epsilon, Head, Order, Reply, Round, Task
+from common.secagg.pairwise.orders import (
+    Advertised,
+    AdvertiseOrder,
+    Agreed,
+    AgreeOrder,
+    Masked,
+    MaskOrder,
+    PairDealOrder,
+    PairDealt,
+    Revealed,
+    RevealOrder,
+)
 from common.secagg.wire import (
     BoxKey,
     Count,
@@ -30,12 +43,6 @@ COORDINATOR = 0
 LIMIT = 512 * 2**20  # bytes of one message; parameters of 10^8 scalars pass
 _CONTEXT = b"hushfed/envelope/v1\0"
 
-RunId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-JobBytes = Annotated[bytes, msgspec.Meta(max_length=2**20)]
-Task = Literal["train", "evaluate"]
-Round = Annotated[int, msgspec.Meta(ge=0, le=10**6)]
-Epsilon = Annotated[float, msgspec.Meta(ge=0)]  # infinite where a release had no noise
-
 
 class Envelope(Frame, frozen=True, kw_only=True):
     """A message and who signed it. `sender` is a site id of the manifest, or 0 for the coordinator."""
@@ -43,13 +50,6 @@ class Envelope(Frame, frozen=True, kw_only=True):
     sender: Count
     body: bytes
     signature: Signature
-
-
-class Order(Frame, frozen=True, kw_only=True, tag_field="kind", tag=True):
-    """What the coordinator asks of a site. Every order carries its run and the job in force."""
-
-    run: RunId
-    job: JobBytes
 
 
 class OfferOrder(Order, frozen=True, kw_only=True, tag="offer"):
@@ -74,13 +74,6 @@ class KeepOrder(Order, frozen=True, kw_only=True, tag="keep"):
 
     session: SessionRecord
     parcels: Annotated[tuple[Parcel, ...], msgspec.Meta(max_length=64)]
-
-
-class Head(Frame, frozen=True, kw_only=True):
-    """The last ledger head of a site that the coordinator acknowledged."""
-
-    site: SiteId
-    head: Hash
 
 
 class WorkOrder(Order, frozen=True, kw_only=True, tag="work"):
@@ -130,12 +123,6 @@ class RecoverOrder(Order, frozen=True, kw_only=True, tag="recover"):
 
 class LedgerOrder(Order, frozen=True, kw_only=True, tag="ledger"):
     """Send the public entries of the ledger that this job's data set is charged to."""
-
-
-class Reply(Frame, frozen=True, kw_only=True, tag_field="kind", tag=True):
-    """What a site answers. `order` is the digest of the order's body: an answer fits one question only."""
-
-    order: Hash
 
 
 class Accepted(Reply, frozen=True, kw_only=True, tag="accepted"):
@@ -200,8 +187,35 @@ class Refused(Reply, frozen=True, kw_only=True, tag="refused"):
     reference: Annotated[str, msgspec.Meta(max_length=16, pattern="^[0-9a-f]*$")]
 
 
-AnyOrder = OfferOrder | EnrolOrder | DealOrder | KeepOrder | WorkOrder | UnmaskOrder | RecoverOrder | LedgerOrder
-AnyReply = Accepted | Enrolled | Dealt | Kept | Reported | Unmasked | Released | LedgerReply | Refused
+StageOrder = PairDealOrder | MaskOrder | AgreeOrder | RevealOrder  # of an attempt by pairwise masks, after the first
+AnyOrder = (
+    OfferOrder
+    | EnrolOrder
+    | DealOrder
+    | KeepOrder
+    | WorkOrder
+    | UnmaskOrder
+    | RecoverOrder
+    | LedgerOrder
+    | AdvertiseOrder
+    | StageOrder
+)
+AnyReply = (
+    Accepted
+    | Enrolled
+    | Dealt
+    | Kept
+    | Reported
+    | Unmasked
+    | Released
+    | LedgerReply
+    | Refused
+    | Advertised
+    | PairDealt
+    | Masked
+    | Agreed
+    | Revealed
+)
 
 
 def seal(sender: int, message: AnyOrder | AnyReply, signer: Signer) -> bytes:

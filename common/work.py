@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.job import Job
-from common.messages import Task
 from common.metrics import CountShape
 from common.models.catalogue import build
+from common.orders import Task
 from common.parameters import Flat, Layout, layout_of, model_digest
 from common.privacy.plan import LIVE_LANES, MechanismPlan, plan_counts, plan_training
 from common.secagg.codec import IntegerCodec, RangeCodec, Sum

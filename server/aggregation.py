@@ -9,7 +9,8 @@ from types import MappingProxyType
 import numpy as np
 
 from common.errors import Code, Refusal
-from common.messages import Head, Reported, Task, WorkOrder
+from common.messages import Reported, WorkOrder
+from common.orders import Head, Task
 from common.randomness import child
 from common.secagg.codec import Sum
 from common.secagg.statements import Aggregation
@@ -89,10 +90,10 @@ class Aggregator:
         self._questions, self._work, self._run, self._known = questions, work, run, known
         self._patience = Patience()
         self.sessions = Sessions(questions, work, run, self._patience)
-        self._opener = Opener(questions, work, run, self.sessions, self._patience, pause)
+        self._opener = Opener(questions, work, run, self.sessions, pause)
 
     def gather(
-        self, task: Task, round_number: int, attempt: int, state: State, cohort: Iterable[int], least: int = 1
+        self, task: Task, round_number: int, attempt: int, state: State, cohort: Iterable[int], *, least: int = 1
     ) -> Gathered:
         """One attempt at the sums of a task over the cohort. Never raises for what sites do or fail to do.
 
@@ -104,8 +105,9 @@ class Aggregator:
             groups = self._grouped(task, round_number, attempt, asked)
             opening = self.sessions.current(asked, notes.refused, count)
             numbers = self.sessions.numbers(count)
+            place = (round_number, attempt)
             lots = [
-                self._lot(self._order(task, round_number, attempt, state, opening, number), group)
+                self._lot(self._order(task, place, state, opening, number), group)
                 for number, group in zip(numbers, groups, strict=True)
             ]
         except Refusal as refusal:
@@ -172,16 +174,15 @@ class Aggregator:
         few = len(manifest.orgs(sites)) < manifest.rules.orgs_min
         return len(sites) >= self._work.job.aggregation.quorum and not few
 
-    def _order(
-        self, task: Task, round_number: int, attempt: int, state: State, opening: Opening, number: int
-    ) -> WorkOrder:
+    def _order(self, task: Task, place: tuple[int, int], state: State, opening: Opening, number: int) -> WorkOrder:
+        """The order of one group. place: round and attempt."""
         heads = {**self._known, **state.heads}
         return WorkOrder(
             run=self._run,
             job=self._work.job.to_bytes(),
             task=task,
-            round=round_number,
-            attempt=attempt,
+            round=place[0],
+            attempt=place[1],
             number=number,
             session=opening.session,
             keys=opening.keys(number),

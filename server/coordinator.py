@@ -16,17 +16,18 @@ from common.config import plain
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.job import Job
-from common.messages import LedgerOrder, LedgerReply, OfferOrder, Task
+from common.messages import LedgerOrder, LedgerReply, OfferOrder
+from common.orders import Task
 from common.parameters import flatten
 from common.secagg.manifest import Manifest, manifest_table, read_manifest
 from common.versions import versions
 from common.work import Work, model_of, work_of
-from server.aggregation import Aggregator
 from server.checkpoints import State, load_checkpoint, save_checkpoint, write_whole
 from server.cohort import FINAL, wait_for
 from server.gathering import Questions, Sites
 from server.job import read_job
 from server.ledgers import brought_up_to_date, keep_heads, known_heads
+from server.protocols import sums_of
 from server.records import SCHEMA, Record, signed_record, write_record
 from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
@@ -118,7 +119,7 @@ def run_job(work: Work, questions: Questions, settings: RunSettings, pause: floa
     run_id = _name(settings)
     state = _opening_state(work, questions, settings, run_id)
     known = known_heads(settings.heads, work.job.dataset)
-    aggregator = Aggregator(questions, work, run_id, pause, known=known)
+    aggregator = sums_of(questions, work, run_id, pause, known=known)
     before = state.seconds
 
     def save(now: State) -> None:

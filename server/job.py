@@ -10,9 +10,11 @@ from common.config import read
 from common.errors import Code, Refusal
 from common.job import Job
 from common.learning.plan import TrainingPlan
-from common.messages import Task
+from common.orders import Task
 from common.privacy.clipping.validate import validate
 from common.secagg.manifest import Manifest
+from common.secagg.pairwise.attempt import check_manifest
+from common.secagg.pairwise.strength import shape_of
 from common.work import model_of, work_of
 from server.strategies.catalogue import strategy
 from server.strategies.strategy import Combine
@@ -79,11 +81,28 @@ def _check_sites(job: Job, manifest: Manifest) -> None:
             f"the manifest allows {rules.rounds_max} aggregations a session",
             "Lower it",
         )
+    if asked.protocol == "bonawitz":
+        _check_pairwise(job, manifest)
+
+
+def _check_pairwise(job: Job, manifest: Manifest) -> None:
+    """Refuse what pairwise masks cannot guarantee over all sites with the corrupt ones that governance counts on."""
+    try:
+        check_manifest(manifest)
+        shape_of(len(manifest.sites), manifest.rules.corrupt_max, job.aggregation.quorum)
+    except Refusal as refusal:
+        raise _invalid(f"aggregation.protocol = 'bonawitz': {refusal.what}", refusal.why, refusal.do) from None
 
 
 def _check_groups(job: Job, combine: Combine, sites: int) -> None:
     """Groups are for rules that vote, and they need enough of them."""
     asked, name = job.aggregation, f"Strategy {job.aggregation.strategy!r}"
+    if asked.groups > 1 and asked.protocol != "alm":
+        raise _invalid(
+            f"aggregation.groups = {asked.groups} with protocol = {asked.protocol!r}",
+            "groups are built for 'alm' alone",
+            'Choose protocol = "alm"',
+        )
     if combine.needs == "sum" and asked.groups > 1:
         raise _invalid(
             f"{name} with aggregation.groups = {asked.groups}",

@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.errors import Code, Refusal
-from common.messages import Members, RecoverOrder, Released, Task, Unmasked, UnmaskOrder
+from common.messages import Members, RecoverOrder, Released, Unmasked, UnmaskOrder
+from common.orders import Task
 from common.secagg.codec import Sum
 from common.secagg.wire import MaskTotal
 from common.work import Work
-from server.cohort import Patience
 from server.gathering import Answer, Questions
 from server.recovery import Recovering
 from server.secagg import Unmasking
@@ -36,11 +36,9 @@ class Notes:
 class Opener:
     """Opens the sums of one attempt after the other, those of all its groups together."""
 
-    def __init__(
-        self, questions: Questions, work: Work, run: bytes, sessions: Sessions, patience: Patience, pause: float
-    ):
+    def __init__(self, questions: Questions, work: Work, run: bytes, sessions: Sessions, pause: float):
         self._questions, self._work, self._run = questions, work, run
-        self._sessions, self._patience, self._pause = sessions, patience, pause
+        self._sessions, self._pause = sessions, pause
 
     def open(self, task: Task, sets: Sequence[Unmasking], cohort: Collection[int], notes: Notes) -> list[Sum | Code]:
         """The sum of each set, or the code that says why it has none.
@@ -90,7 +88,7 @@ class Opener:
                 if code:
                     notes.refused[answer.site] = code
         for site in _missing(sets) & asked:
-            self._patience.note(site, silent=True)
+            self._sessions.patience.note(site, silent=True)
         return sets
 
     def _recovered(self, task: Task, recovering: Recovering, notes: Notes) -> Unmasking:

@@ -13,18 +13,19 @@ import numpy as np
 
 from common.errors import Code, Refusal
 from common.job import Job
-from common.messages import Task
+from common.orders import Task
 from common.work import Work, metrics_of, update_of
-from server.aggregation import Aggregator, Gathered
+from server.aggregation import Gathered
 from server.checkpoints import State
 from server.cohort import FINAL, wait_for
 from server.evaluation import evaluation_of
+from server.protocols import Sums
 from server.strategies.strategy import Strategy
 
 FADING = 0.8  # weight of a round's estimate in the next round's smoothed one
 
 # An attempt that ended so may succeed when it is repeated.
-REPEATED = frozenset({Code.E_TOO_FEW, Code.E_HELPER_LOST, Code.E_SUM_CHECK, Code.E_SET})
+REPEATED = frozenset({Code.E_TOO_FEW, Code.E_HELPER_LOST, Code.E_SUM_CHECK, Code.E_SET, Code.E_SHARE})
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Table:
     job: Job
     work: Work
     strategy: Strategy
-    aggregator: Aggregator
+    aggregator: Sums
     present: Callable[[], frozenset[int]]
     begin: Callable[[Task], None]
     save: Callable[[State], None]
@@ -101,7 +102,7 @@ def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[Stat
         except Refusal as refusal:
             return state, Gathered((), refusal.code), refusals
         table.begin(task)
-        gathered = table.aggregator.gather(task, number, attempt, state, cohort, least)
+        gathered = table.aggregator.gather(task, number, attempt, state, cohort, least=least)
         state = _charged(state, gathered)
         refusals += [
             {"site": table.work.manifest.site(site).name, "code": code.value}

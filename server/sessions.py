@@ -24,10 +24,11 @@ class Sessions:
     """It remembers the session in force, and asks for a new one where that cannot serve.
 
     opening  the session in force, ready to use      next  its next unused number
+    patience  which sites keep it waiting
     """
 
     def __init__(self, questions: Questions, work: Work, run: bytes, patience: Patience):
-        self._questions, self._work, self._run, self._patience = questions, work, run, patience
+        self._questions, self._work, self._run, self.patience = questions, work, run, patience
         self.opening: Opening | None = None
         self.next = 0
 
@@ -146,7 +147,7 @@ class Sessions:
                 state = receive(state, answer)
             except Refusal as refusal:
                 code = refused[answer.site] = refusal.code
-            self._patience.note(answer.site, silent=code is Code.SITE_UNREACHABLE)
+            self.patience.note(answer.site, silent=code is Code.SITE_UNREACHABLE)
         return state
 
     @property

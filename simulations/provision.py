@@ -47,12 +47,15 @@ def rules_of(scenario: Scenario, sites: int) -> Rules:
     """
     quorum = scenario.job.aggregation.quorum
     unmaskers, lost = scenario.world.unmasking(sites)
+    corrupt = max(0, unmaskers - 2 * lost - 1)
+    if scenario.job.aggregation.protocol == "bonawitz":
+        corrupt = max(0, min(corrupt, 2 * quorum - sites - 1))  # as many as leave the quorum enough
     return Rules(
         unmaskers_min=unmaskers,
         quorum_min=quorum,
         orgs_min=quorum,
         sites_max=sites,
-        corrupt_max=max(0, unmaskers - 2 * lost - 1),
+        corrupt_max=corrupt,
         overlap_min=0,
         lost_max=lost,
         shares_min=unmaskers - lost if lost else 0,
@@ -91,7 +94,7 @@ def policy_of(scenario: Scenario) -> Mapping[str, Any]:
             "colluding": job.privacy.colluding or 0,
             "allow_replay": job.privacy.noise == "replay",
         },
-        "aggregation": {"quorum": job.aggregation.quorum},
+        "aggregation": {"quorum": job.aggregation.quorum, "protocols": [job.aggregation.protocol]},
         "data": {"datasets": [job.dataset], "columns": list(job.columns), "min_records": min(20, minimum // 2)},
     }
 

@@ -15,6 +15,7 @@ from common.identity import Signer
 from common.messages import LIMIT, AnyOrder, Envelope, WorkOrder
 from common.randomness import child_numpy
 from common.secagg.manifest import Manifest
+from common.secagg.pairwise.orders import AdvertiseOrder, AgreeOrder, MaskOrder, PairDealOrder, RevealOrder
 from common.work import Work, work_of
 from deploy.provision import FederationFolder
 from server.checkpoints import State
@@ -24,13 +25,16 @@ from server.job import prepared
 from simulations.provision import settle
 from simulations.scenario import FaultSettings, Scenario
 
+STAGES = (AdvertiseOrder, PairDealOrder, MaskOrder, AgreeOrder, RevealOrder)
+
 
 @dataclass(frozen=True)
 class LocalSites:
     """`Sites` without sockets: each frame is handed to a session and its answer handed back, one after the other.
 
-    Dropouts lose a report after the site has worked and been charged for it, as a broken line would. Which ones
-    are lost depends on seed, site, round and attempt, and on nothing else.
+    Dropouts lose a report after the site has worked and been charged for it, as a broken line would; of an attempt by
+    pairwise masks, the answer to any of its stages. Which ones are lost depends on seed, site, round and attempt, and
+    on nothing else.
     """
 
     sessions: Mapping[int, Session]
@@ -52,10 +56,13 @@ class LocalSites:
 
     def _lost(self, site: int, frame: bytes) -> bool:
         order = _order(frame) if self.faults.dropout else None
-        if not isinstance(order, WorkOrder):
+        if not isinstance(order, WorkOrder | AdvertiseOrder | PairDealOrder | MaskOrder | AgreeOrder | RevealOrder):
             return False
-        draw = child_numpy(self.seed, "dropout", site, order.task, order.round, order.attempt)
-        return bool(draw.random() < self.faults.dropout)
+        place = (site, order.task, order.round, order.attempt)
+        if child_numpy(self.seed, "dropout", *place).random() >= self.faults.dropout:
+            return False
+        stage = child_numpy(self.seed, "stage of dropout", *place).integers(len(STAGES))
+        return isinstance(order, WorkOrder | STAGES[stage])
 
 
 def _order(frame: bytes) -> AnyOrder:

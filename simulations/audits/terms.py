@@ -12,7 +12,7 @@ import torch
 from common.config import load, plain
 from common.errors import Refusal
 from common.job import Job
-from common.messages import Task
+from common.orders import Task
 from common.privacy.mechanism import MechanismPlan, Partition
 from common.privacy.spending import PARTITIONS
 from common.secagg.manifest import manifest_from

@@ -31,17 +31,8 @@ def refused(code: Code):
 
 
 def place(number: int, **changes: bytes) -> Place:
-    return Place(
-        **{
-            "sid": SID,
-            "record": digest("R"),
-            "job": JOB,
-            "number": number,
-            "attempt": number,
-            "binding": digest(number),
-        }
-        | changes
-    )
+    fields = {"sid": SID, "record": digest("R"), "job": JOB, "binding": digest(number)} | changes
+    return Place(number=number, attempt=number, **fields)
 
 
 def stored(folder: Path) -> bytes:

@@ -70,6 +70,8 @@ RULES: list[tuple[str, Any, str, str, Code]] = [
     ("privacy__allow_replay", False, "M2", "[privacy] allow_replay = False", Code.POLICY_PRIVACY),
     ("privacy__colluding", 1, "M2", "[privacy] colluding = 1", Code.POLICY_PRIVACY),
     ("aggregation__quorum", 3, "M2", "[aggregation] quorum = 3", Code.POLICY_SECAGG),
+    ("aggregation__protocols", ["bonawitz"], "M2", "[aggregation] protocols = ['bonawitz']", Code.POLICY_SECAGG),
+    ("aggregation__protocols", [], "none", "[aggregation] protocols = []", Code.POLICY_SECAGG),
     ("aggregation__quorum", 3, "none", "[aggregation] quorum = 3", Code.POLICY_SECAGG),
 ]
 

@@ -53,6 +53,7 @@ from common.secagg.wire import (
     SessionRecord,
     ShareRelease,
 )
+from tests.common.pair_messages import PAIR_ORDERS, PAIR_REPLIES
 
 COORDINATOR_KEY, SITE, OTHER = (Signer.from_seed(bytes([n]) * 32) for n in (1, 2, 3))
 HASH, KEY = bytes(32), bytes(range(32))
@@ -85,6 +86,7 @@ ORDERS: dict[str, AnyOrder] = {
     "keep": KeepOrder(**BASE, session=SESSION, parcels=(PARCEL,)),
     "recover": RecoverOrder(**BASE, task="train", number=3, session=SESSION, binding=HASH, answered=HASH, lost=(1, 2)),
     "ledger": LedgerOrder(**BASE),
+    **PAIR_ORDERS,
 }
 TOTAL = MaskTotal(unmasker=1, number=3, body=b"\0" * 8, set_digest=HASH, signature=bytes(64))
 REPORT = MaskedReport(site=1, number=3, exchange=KEY, ciphertexts=(), body=b"\0" * 8, signature=bytes(64))
@@ -99,6 +101,7 @@ REPLIES: dict[str, AnyReply] = {
     "unmasked": Unmasked(order=HASH, totals=(TOTAL,)),
     "ledger": LedgerReply(order=HASH, entries=b"{}\n", head=HASH, data=HASH),
     "refused": Refused(order=HASH, code="POLICY_TASK", reference="00ff"),
+    **PAIR_REPLIES,
 }
 PARSER = {Code.MESSAGE_INVALID, Code.MESSAGE_TOO_LARGE, Code.MESSAGE_VERSION, Code.SENDER_UNKNOWN, Code.E_SIG}
 

@@ -1,0 +1,1 @@
+"""The coordinator of pairwise masks: Advertising -> Dealing -> Masking -> Agreeing -> Revealing -> Sum."""
