@@ -42,8 +42,7 @@ def rules_of(scenario: Scenario, sites: int) -> Rules:
     """The rules that the governance of such a federation would sign.
 
     Sets of consecutive rounds may differ in a single site: noise covers that difference, and with a handful of
-    sites a rule against it would end the run at the first site that is late. As many unmasking sites may be corrupt as
-    the trust condition allows.
+    sites a rule against it would end the run at the first site that is late.
     """
     quorum = scenario.job.aggregation.quorum
     unmaskers, lost = scenario.world.unmasking(sites)
@@ -52,11 +51,12 @@ def rules_of(scenario: Scenario, sites: int) -> Rules:
         quorum_min=quorum,
         orgs_min=quorum,
         sites_max=sites,
-        corrupt_max=max(0, unmaskers - 2 * lost - 1),
+        corrupt_max=scenario.world.corruptible(sites),
         overlap_min=0,
         lost_max=lost,
         shares_min=unmaskers - lost if lost else 0,
         rounds_max=1024,
+        masks_each=scenario.world.masks_each,
     )
 
 
@@ -80,6 +80,7 @@ def _plan(scenario: Scenario, name: str, path: Path, rows: int) -> SitePlan:
 def policy_of(scenario: Scenario) -> Mapping[str, Any]:
     """A policy that allows this job and nothing beyond it."""
     job, minimum = scenario.job, scenario.world.partition.minimum
+    quorum = job.aggregation.quorum
     most = max(job.privacy.epsilon or 0.0, job.privacy.evaluation_epsilon or 0.0)
     return {
         "tasks": {"allow": ["offer", "train", "evaluate", "ledger"]},
@@ -91,7 +92,8 @@ def policy_of(scenario: Scenario) -> Mapping[str, Any]:
             "colluding": job.privacy.colluding or 0,
             "allow_replay": job.privacy.noise == "replay",
         },
-        "aggregation": {"quorum": job.aggregation.quorum},
+        # with masks for some unmasking sites only, sums that a lying coordinator opens hold half the quorum at least
+        "aggregation": {"quorum": -(-quorum // 2) if scenario.world.masks_each else quorum},
         "data": {"datasets": [job.dataset], "columns": list(job.columns), "min_records": min(20, minimum // 2)},
     }
 

@@ -24,6 +24,7 @@ from server.secagg import Collecting, Unmasking
 
 JOB = hashlib.sha256(b"job").digest()
 RULES = Rules(unmaskers_min=2, quorum_min=2, orgs_min=1, sites_max=16, corrupt_max=1, overlap_min=1)
+REGULAR = replace(RULES, unmaskers_min=6, quorum_min=8, corrupt_max=2, masks_each=4)
 SHARING = replace(RULES, unmaskers_min=5, corrupt_max=2, lost_max=1, shares_min=4)
 
 
@@ -52,6 +53,9 @@ def manifest_of(
     unmaskers: Sequence[int] | None = None,
     orgs: Mapping[int, str] | None = None,
 ) -> Manifest:
+    """Sites 1 to `count`; all may unmask, or just as many as a session has if each masks for some of them."""
+    if rules.masks_each and unmaskers is None:
+        unmaskers = range(1, rules.unmaskers_min + 1)
     return Manifest(
         federation="test",
         version=1,
@@ -59,6 +63,7 @@ def manifest_of(
         sites=tuple(entry(number, (orgs or {}).get(number)) for number in range(1, count + 1)),
         unmaskers=tuple(unmaskers or range(1, count + 1)),
         rules=rules,
+        salt=digest("salt") if rules.masks_each else b"",
     )
 
 
@@ -133,7 +138,7 @@ class Federation:
         return self.answered(state, self.session.unmaskers).open(self.codec)
 
     def released(self, state: Recovering, holder: int) -> ShareRelease:
-        aggregation, answered = state.unmasking.aggregation, state.unmasking.set_digest
+        aggregation, answered = state.unmasking.aggregation, state.unmasking.set_digest(holder)
         return release(self.stores[holder], aggregation, answered, state.lost)
 
     def recovered(self, state: Unmasking, lost: Collection[int]) -> Unmasking:
