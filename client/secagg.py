@@ -121,8 +121,8 @@ def unmask(store: KeyStore, aggregation: Aggregation, members: Sequence[Member])
     Guarantee: one set a number, also across restarts; the same set again gets the same bytes. The seed of the
     number is erased with the answer.
     Errors: Refusal E_ROUND (never enrolled, or over), E_SET (second set, too few or many, too few
-    organisations, not masked for this site, too near the last set), E_DUP, E_MANIFEST (unknown id), E_SIG, E_MODEL (own report or an earlier
-    answer was bound otherwise), E_KEY. A refusal gives nothing away but its code.
+    organisations, not masked for this site, too near the last set), E_DUP, E_MANIFEST (unknown id), E_SIG, E_MODEL
+    (own report or an earlier answer was bound otherwise), E_KEY. A refusal gives nothing away but its code.
     """
     own = aggregation.manifest.site_of(store.identity.public).id
     place = place_of(aggregation)

@@ -114,9 +114,7 @@ def provision(root: Path, name: str, plans: Sequence[SitePlan], rules: Rules) ->
     return FederationFolder(root=root, manifest=manifest, sites=folders)
 
 
-def _drawn(
-    name: str, coordinator: bytes, entries: tuple[SiteEntry, ...], unmaskers: int, rules: Rules
-) -> Manifest:
+def _drawn(name: str, coordinator: bytes, entries: tuple[SiteEntry, ...], unmaskers: int, rules: Rules) -> Manifest:
     """The manifest, its first `unmaskers` sites unmasking; where lots say who masks for whom, with lots that may stand.
 
     Errors: Refusal E_MANIFEST, that of the last lots.

@@ -91,11 +91,11 @@ class Federation:
         manifest = manifest_of(count, rules, orgs=orgs)
         stores = {number: SqliteKeyStore.volatile(signer(number)) for number in manifest.ids}
         made = codec or IntegerCodec(dimension=9, sites_max=16)
-        return cls(manifest, stores, *_enrolled(manifest, stores, bytes(32), numbers), made)
+        return cls(manifest, stores, *enrolled_of(manifest, stores, bytes(32), numbers), made)
 
     def again(self, sid: bytes, numbers: int = 4) -> Federation:
         """The same sites under a new session."""
-        session, opening = _enrolled(self.manifest, self.stores, sid, numbers)
+        session, opening = enrolled_of(self.manifest, self.stores, sid, numbers)
         return replace(self, session=session, opening=opening, reports={})
 
     def aggregation(self, number: int = 0, binding: bytes | None = None) -> Aggregation:
@@ -152,7 +152,7 @@ class Federation:
         return state
 
 
-def _enrolled(
+def enrolled_of(
     manifest: Manifest, stores: dict[int, SqliteKeyStore], sid: bytes, numbers: int
 ) -> tuple[SessionRecord, Opening]:
     draw = child(1, "unmaskers")

@@ -111,9 +111,7 @@ def verify_key(manifest: Manifest, session: SessionRecord, key: RoundKeys) -> No
     verify(manifest.site(key.unmasker).identity, key.signature, *_keys_statement(record_digest(session), key))
 
 
-def verify_keys(
-    manifest: Manifest, session: SessionRecord, number: int, keys: Sequence[RoundKeys], site: int
-) -> None:
+def verify_keys(manifest: Manifest, session: SessionRecord, number: int, keys: Sequence[RoundKeys], site: int) -> None:
     """Accept only keys of all unmasking sites of `session`, in its order, for this number; signed, if `site` masks for
     them: others it does not use.
 
