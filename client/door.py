@@ -21,7 +21,7 @@ from common.job import Job
 from common.parameters import layout_of
 from common.status_file import living, read_status
 from common.stopping import Stopping
-from common.work import model_of, whole_run, work_of
+from common.work import model_of, sum_min, whole_run, work_of
 
 app = typer.Typer(help="Run and question one site.", no_args_is_help=True)
 
@@ -116,11 +116,11 @@ def explain(
     table = read_table(job)
     with naming(job):
         asked = load(Job, table["job"] if isinstance(table.get("job"), dict) else table)
-    size = layout_of(model_of(asked)).size
+    size, least = layout_of(model_of(asked)).size, _sum_min(settings, asked)
     rows = [
         {"task": task, "rule": line.setting, "asked": line.asked, "allowed": line.allowed, "code": line.code.value}
         for task in ASKED
-        for line in lines(policy, asked, task, size)
+        for line in lines(policy, asked, task, size, least)
     ]
     budget = _affords(settings, policy, asked)
     rows += [] if budget is None else [budget]
@@ -134,6 +134,16 @@ def explain(
     }
     console.emit(found, json=json)
     return console.Exit.FAIL if refused else console.Exit.DONE
+
+
+def _sum_min(settings: SiteSettings, job: Job) -> int:
+    """Reports that every opened sum is sure to hold; without a valid manifest, under which no order is taken, those
+    that the job asks for.
+    """
+    try:
+        return sum_min(job, manifest_of(settings))
+    except Refusal:
+        return job.aggregation.quorum
 
 
 def _affords(settings: SiteSettings, policy: Policy, job: Job) -> dict[str, Any] | None:

@@ -115,7 +115,7 @@ class Labour:
             ring=work.codec(order.task).ring,
             groups=work.job.aggregation.groups,
         )
-        verify_keys(work.manifest, order.session, order.number, order.keys)
+        verify_keys(work.manifest, order.session, order.number, order.keys, self._settings.id)
         last = self._store.last_reported(order.session.sid)
         if last is not None and order.number <= last:
             raise Refusal(Code.E_ROUND, "Report refused", f"number {last} was used", "Open a larger number")

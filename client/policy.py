@@ -100,10 +100,11 @@ class Line(NamedTuple):
     code: Code
 
 
-def lines(policy: Policy, job: Job, task: TaskName, parameters: int) -> list[Line]:
+def lines(policy: Policy, job: Job, task: TaskName, parameters: int, sum_min: int) -> list[Line]:
     """Every rule applied to `job`, in the order in which they decide.
 
     parameters  number of trainable scalars of the job's model
+    sum_min     reports that every opened sum of the job is sure to hold: its quorum, or fewer by the manifest's rules
     """
     privacy, asked = policy.privacy, job.privacy
     return [
@@ -115,16 +116,16 @@ def lines(policy: Policy, job: Job, task: TaskName, parameters: int) -> list[Lin
               parameters <= policy.models.max_parameters, Code.POLICY_MODEL),
         _line("[privacy] modes", privacy.modes, asked.mode, asked.mode in privacy.modes, Code.POLICY_PRIVACY),
         *([] if asked.mode == "none" else _guarantee_lines(privacy, job)),
-        _line("[aggregation] quorum", policy.aggregation.quorum, job.aggregation.quorum,
-              job.aggregation.quorum >= policy.aggregation.quorum, Code.POLICY_SECAGG),
+        _line("[aggregation] quorum", policy.aggregation.quorum, sum_min,
+              sum_min >= policy.aggregation.quorum, Code.POLICY_SECAGG),
         _line("[aggregation] protocols", policy.aggregation.protocols, f"protocol {job.aggregation.protocol!r}",
               job.aggregation.protocol in policy.aggregation.protocols, Code.POLICY_SECAGG),
     ]  # fmt: skip
 
 
-def decide(policy: Policy, job: Job, task: TaskName, parameters: int) -> None:
+def decide(policy: Policy, job: Job, task: TaskName, parameters: int, sum_min: int) -> None:
     """Return if every rule allows the job. Errors: Refusal with the deciding line; its code crosses the wire."""
-    for line in lines(policy, job, task, parameters):
+    for line in lines(policy, job, task, parameters, sum_min):
         if not line.allowed:
             raise Refusal(
                 line.code,

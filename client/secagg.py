@@ -21,6 +21,7 @@ from common.secagg.masks import add_masks, pack, reduce
 from common.secagg.statements import (
     Aggregation,
     check_session,
+    maskers_of,
     record_digest,
     set_digest,
     sign_keys,
@@ -67,7 +68,7 @@ def round_keys(signer: Signer, session: SessionRecord, own: int, number: int, se
 
 
 def mask(store: KeyStore, aggregation: Aggregation, keys: Sequence[RoundKeys], encoded: Encoded) -> MaskedReport:
-    """This site's report, which only all unmasking sites together can unmask. Overwrites `encoded`.
+    """This site's report, which only all unmasking sites that it masks for can unmask together. Overwrites `encoded`.
 
     keys  of all unmasking sites of the session, in its order, for this number
     Guarantee: one report a number, also across restarts; the number is used up before the masks exist.
@@ -75,7 +76,7 @@ def mask(store: KeyStore, aggregation: Aggregation, keys: Sequence[RoundKeys], e
     E_KEY, E_SIG (round keys), E_RANGE (vector of another ring).
     """
     session = aggregation.session
-    aggregation.manifest.site_of(store.identity.public)
+    own = aggregation.manifest.site_of(store.identity.public).id
     place = place_of(aggregation)
     check_pinned(store, session.sid, place.record)
     last = store.last_reported(session.sid)
@@ -83,7 +84,7 @@ def mask(store: KeyStore, aggregation: Aggregation, keys: Sequence[RoundKeys], e
         raise Refusal(
             Code.E_ROUND, f"Report {aggregation.number} refused", f"number {last} was used", "Open a larger number"
         )
-    verify_keys(aggregation.manifest, session, aggregation.number, keys)
+    verify_keys(aggregation.manifest, session, aggregation.number, keys, own)
     if encoded.ring != aggregation.ring:
         raise Refusal(Code.E_RANGE, "Report refused", "its vector is of another ring", "Encode it for this job")
     store.report(place)
@@ -99,7 +100,8 @@ def masked_report(
 ) -> MaskedReport:
     """`mask` without its checks, under a given one-time key: for vectors. Elsewhere the key is fresh."""
     own = aggregation.manifest.site_of(signer.public).id
-    agreed = [_agree(aggregation.context, own, exchange, key) for key in keys]
+    maskers = maskers_of(aggregation.manifest, aggregation.session, own)
+    agreed = [_agree(aggregation.context, own, exchange, key) for key in keys if key.unmasker in maskers]
     add_masks([key for key, _ in agreed], encoded.lanes)
     report = MaskedReport(
         site=own,
@@ -115,12 +117,12 @@ def masked_report(
 def unmask(store: KeyStore, aggregation: Aggregation, members: Sequence[Member]) -> MaskTotal:
     """The sum of the masks that this site shares with exactly these reports.
 
-    members  by ascending site, each as this unmasking site sees it
+    members  by ascending site, each as this unmasking site sees it; under `Rules.masks_each` only those masked for it
     Guarantee: one set a number, also across restarts; the same set again gets the same bytes. The seed of the
     number is erased with the answer.
     Errors: Refusal E_ROUND (never enrolled, or over), E_SET (second set, too few or many, too few
-    organisations, too near the last set), E_DUP, E_MANIFEST (unknown id), E_SIG, E_MODEL (own report or an earlier
-    answer was bound otherwise), E_KEY. A refusal gives nothing away but its code.
+    organisations, not masked for this site, too near the last set), E_DUP, E_MANIFEST (unknown id), E_SIG, E_MODEL
+    (own report or an earlier answer was bound otherwise), E_KEY. A refusal gives nothing away but its code.
     """
     own = aggregation.manifest.site_of(store.identity.public).id
     place = place_of(aggregation)
@@ -205,22 +207,26 @@ def _repeated(earlier: Answer, digest: bytes) -> MaskTotal:
 def _check_members(aggregation: Aggregation, members: Sequence[Member]) -> None:
     """The set as such: its size, order, organisations, and ciphertexts meant for this site."""
     rules, ids = aggregation.manifest.rules, [member.site for member in members]
+    least = rules.reports_each(rules.quorum_min)
     if len(set(ids)) < len(ids):
         raise Refusal(Code.E_DUP, "Set refused", "an id occurs twice", "Send every report once")
-    if ids != sorted(ids) or not rules.quorum_min <= len(ids) <= rules.sites_max:
-        raise _set_refused(f"it is not {rules.quorum_min} to {rules.sites_max} reports by ascending site")
-    if len(aggregation.manifest.orgs(ids)) < rules.orgs_min:
-        raise _set_refused(f"fewer than {rules.orgs_min} organisations are behind it")
+    if ids != sorted(ids) or not least <= len(ids) <= rules.sites_max:
+        raise _set_refused(f"it is not {least} to {rules.sites_max} reports by ascending site")
+    if len(aggregation.manifest.orgs(ids)) < rules.orgs_each:
+        raise _set_refused(f"fewer than {rules.orgs_each} organisations are behind it")
 
 
 def _check_ciphertexts(aggregation: Aggregation, own: int, members: Sequence[Member]) -> None:
-    """In suite 2 each member brings the ciphertext whose digest its site signed; in suite 1 none."""
+    """Each member is masked for this site; in suite 2 it brings the ciphertext whose digest its site signed."""
     session = aggregation.session
-    position = session.unmaskers.index(own)
     for member in members:
+        maskers = maskers_of(aggregation.manifest, session, member.site)
+        if own not in maskers:
+            raise _set_refused(f"the report of site {member.site} is not masked for this site")
+        position = maskers.index(own)
         digest = None if member.ciphertext is None else hashlib.sha256(member.ciphertext).digest()
         expected = member.ciphertext_digests[position : position + 1] if session.suite == 2 else (None,)
-        count = len(session.unmaskers) if session.suite == 2 else 0
+        count = len(maskers) if session.suite == 2 else 0
         if len(member.ciphertext_digests) != count or (digest,) != expected:
             raise Refusal(Code.E_KEY, "Set refused", "a ciphertext is not the one that was signed", "Relay it whole")
 

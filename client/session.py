@@ -179,7 +179,7 @@ class Session:
         asked = [self._aggregation(order, work, each.number, each.binding) for each in order.sets]
         _refuse_mixed(asked)
         for each in order.sets:
-            _refuse_thin(each, work.job)
+            _refuse_thin(each, work)
         totals = [unmask(self._store, about, each.members) for about, each in zip(asked, order.sets, strict=True)]
         return Unmasked(order=digest, totals=tuple(totals))
 
@@ -210,7 +210,7 @@ class Session:
         return LedgerReply(order=digest, entries=ledger.public_lines(), head=ledger.head, data=mark)
 
     def _decide(self, job: Job, task: TaskName, work: Work) -> None:
-        decide(self._policy, job, task, work.layout.size)
+        decide(self._policy, job, task, work.layout.size, work.sum_min)
 
     def _work(self, job: bytes) -> Work:
         """The job's derived values, computed once."""
@@ -235,13 +235,17 @@ def _refuse_mixed(asked: Sequence[Aggregation]) -> None:
         raise Refusal(Code.E_SET, "Sets not unmasked", why, "Send one order an attempt")
 
 
-def _refuse_thin(asked: Members, job: Job) -> None:
-    """Refuse a sum below the job's own quorum, since its noise was drawn for so many sites. Errors: Refusal E_SET."""
-    if len(asked.members) < job.aggregation.quorum:
+def _refuse_thin(asked: Members, work: Work) -> None:
+    """Refuse a sum below the job's own quorum, since its noise was drawn for so many sites. Errors: Refusal E_SET.
+
+    Where reports are masked for some unmasking sites only, this one counts those that it must see of so many.
+    """
+    least = work.manifest.rules.reports_each(work.job.aggregation.quorum)
+    if len(asked.members) < least:
         raise Refusal(
             Code.E_SET,
             f"Sum of {len(asked.members)} reports not unmasked",
-            f"the job's noise counts on {job.aggregation.quorum} sites",
+            f"the job's noise counts on sums for which this site sees {least}",
             "Wait for more reports and repeat the round",
         )
 

@@ -39,6 +39,11 @@ class Work:
         return spare if task == "train" else min(spare, 1)
 
     @cached_property
+    def sum_min(self) -> int:
+        """Reports that every opened sum is sure to hold, also if the coordinator lies: so many share the noise."""
+        return sum_min(self.job, self.manifest)
+
+    @cached_property
     def training(self) -> MechanismPlan:
         """The mechanism of a training release."""
         return plan_training(
@@ -46,7 +51,7 @@ class Work:
             rounds=self.job.rounds,
             local_steps=self.job.training.local_steps,
             dimension=self.layout.size,
-            quorum=self.job.aggregation.quorum,
+            quorum=self.sum_min,
             sites=len(self.manifest.sites),
             records=self.nominal_of(self.manifest.ids),
         )
@@ -58,7 +63,7 @@ class Work:
             self.job.privacy,
             cells=count_shape(self.job).lanes,
             releases=len(self.job.evaluation_rounds) + self.spare("evaluate"),
-            quorum=self.job.aggregation.quorum,
+            quorum=self.sum_min,
         )
 
     def plan(self, task: Task) -> MechanismPlan:
@@ -99,6 +104,11 @@ class Work:
 def work_of(job: Job, manifest: Manifest) -> Work:
     """The work of `job`. Errors: Refusal CONFIG_INVALID, JOB_INVALID."""
     return Work(job, manifest, layout_of(model_of(job)))
+
+
+def sum_min(job: Job, manifest: Manifest) -> int:
+    """`Work.sum_min` of a job: its quorum; less where its sites mask for some of the unmasking sites only."""
+    return manifest.smallest_sum(job.aggregation.quorum, int(job.privacy.colluding or 0))
 
 
 def model_of(job: Job) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from common.identity import Signer
 from common.secagg.manifest import Manifest, SiteEntry, sealed
 from common.secagg.rules import Rules
 from deploy.authority import LOCAL_NAMES, found_authority, issue_server, make_node_key, make_shared_secret, write_secret
+
+LOTS = 50  # salts drawn before rules that small federations rarely satisfy count as refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,8 @@ def provision(root: Path, name: str, plans: Sequence[SitePlan], rules: Rules) ->
     """
     if root.exists() and any(root.iterdir()):
         raise Refusal(Code.FILE_EXISTS, f"{root} not set up", "it is not empty", "Choose another folder")
-    rules.check(sites=len(plans), orgs=len({plan.org for plan in plans}), unmaskers=len(plans))
+    unmaskers = rules.unmaskers_min if rules.masks_each else len(plans)
+    rules.check(sites=len(plans), orgs=len({plan.org for plan in plans}), unmaskers=unmaskers)
     authority = found_authority(root / "authority", name)
     issue_server(root / "coordinator", authority, LOCAL_NAMES)
     governance, coordinator = Signer.generate(), Signer.generate()
@@ -99,14 +103,7 @@ def provision(root: Path, name: str, plans: Sequence[SitePlan], rules: Rules) ->
     make_shared_secret(root / "coordinator" / "executor.secret")
     folders = tuple(SiteFolder(id=i + 1, name=p.name, root=root / "sites" / p.name) for i, p in enumerate(plans))
     entries = tuple(_keys(folder, plan) for folder, plan in zip(folders, plans, strict=True))
-    manifest = Manifest(
-        federation=name,
-        version=1,
-        coordinator=coordinator.public,
-        sites=entries,
-        unmaskers=tuple(entry.id for entry in entries),
-        rules=rules,
-    )
+    manifest = _drawn(name, coordinator.public, entries, unmaskers, rules)
     signed = sealed(manifest, governance)
     for place in (root / "coordinator", *(folder.root for folder in folders)):
         (place / "manifest.json").write_bytes(signed)
@@ -115,6 +112,28 @@ def provision(root: Path, name: str, plans: Sequence[SitePlan], rules: Rules) ->
         shutil.copyfile(authority.certificate, folder.root / "ca.crt")
         _settings(folder, plan, governance.public)
     return FederationFolder(root=root, manifest=manifest, sites=folders)
+
+
+def _drawn(name: str, coordinator: bytes, entries: tuple[SiteEntry, ...], unmaskers: int, rules: Rules) -> Manifest:
+    """The manifest, its first `unmaskers` sites unmasking; where lots say who masks for whom, with lots that may stand.
+
+    Errors: Refusal E_MANIFEST, that of the last lots.
+    """
+    for last in reversed(range(LOTS)):
+        try:
+            return Manifest(
+                federation=name,
+                version=1,
+                coordinator=coordinator,
+                sites=entries,
+                unmaskers=tuple(entry.id for entry in entries[:unmaskers]),
+                rules=rules,
+                salt=secrets.token_bytes(32) if rules.masks_each else b"",
+            )
+        except Refusal:
+            if not (last and rules.masks_each):
+                raise
+    raise AssertionError  # the last lots returned or raised
 
 
 def _keys(folder: SiteFolder, plan: SitePlan) -> SiteEntry:

@@ -14,6 +14,7 @@ from common.orders import Head, Task
 from common.randomness import child
 from common.secagg.codec import Sum
 from common.secagg.statements import Aggregation
+from common.secagg.wire import SessionRecord
 from common.work import Work
 from server.checkpoints import State
 from server.cohort import Patience
@@ -21,7 +22,7 @@ from server.enrolment import Opening
 from server.gathering import Answer, Questions
 from server.groups import grouped
 from server.opening import Notes, Opener
-from server.secagg import Collecting
+from server.secagg import Collecting, thin
 from server.sessions import Sessions
 
 
@@ -102,8 +103,8 @@ class Aggregator:
         count, quorum = self._work.groups(task), self._work.job.aggregation.quorum
         asked, notes = self._patience.asked(cohort, quorum * count), Notes()
         try:
-            groups = self._grouped(task, round_number, attempt, asked)
             opening = self.sessions.current(asked, notes.refused, count)
+            groups = self._grouped(task, round_number, attempt, asked, opening.session)
             numbers = self.sessions.numbers(count)
             place = (round_number, attempt)
             lots = [
@@ -115,11 +116,11 @@ class Aggregator:
         return self._collected(lots, notes, least)
 
     def _grouped(
-        self, task: Task, round_number: int, attempt: int, asked: Collection[int]
+        self, task: Task, round_number: int, attempt: int, asked: Collection[int], session: SessionRecord
     ) -> tuple[tuple[int, ...], ...]:
         """The cohort in groups. Who is with whom follows from the job's seed, round and attempt."""
         draw = child(self._work.job.seed, "groups", round_number, attempt)
-        return grouped(asked, self._work.groups(task), fits=self._fits, draw=draw)
+        return grouped(asked, self._work.groups(task), fits=lambda group: self._fits(group, session), draw=draw)
 
     def _lot(self, order: WorkOrder, group: Collection[int]) -> Lot:
         place = self._work.group_of(order.session, order.number)
@@ -155,7 +156,7 @@ class Aggregator:
 
     def _opened(self, lots: list[Lot], notes: Notes) -> tuple[tuple[Part, ...], Code | None]:
         """The sums of all groups with enough reports; and why others have none."""
-        enough = [lot for lot in lots if self._fits(lot.collecting.reports)]
+        enough = [lot for lot in lots if self._fits(lot.collecting.reports, lot.order.session)]
         if not enough:
             return (), Code.E_TOO_FEW
         cohort = frozenset[int]().union(*(lot.collecting.cohort for lot in lots))
@@ -168,11 +169,11 @@ class Aggregator:
         ]
         return tuple(parts), next((each for each in found if isinstance(each, Code)), None)
 
-    def _fits(self, sites: Collection[int]) -> bool:
-        """Whether these reports may have a sum: the job's quorum, and enough organisations behind them."""
-        manifest = self._work.manifest
+    def _fits(self, sites: Collection[int], session: SessionRecord) -> bool:
+        """Whether these reports may have a sum: the job's quorum, organisations, and enough for each unmasking site."""
+        manifest, quorum = self._work.manifest, self._work.job.aggregation.quorum
         few = len(manifest.orgs(sites)) < manifest.rules.orgs_min
-        return len(sites) >= self._work.job.aggregation.quorum and not few
+        return len(sites) >= quorum and not few and not thin(manifest, session, sites, quorum)
 
     def _order(self, task: Task, place: tuple[int, int], state: State, opening: Opening, number: int) -> WorkOrder:
         """The order of one group. place: round and attempt."""

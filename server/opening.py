@@ -97,20 +97,11 @@ class Opener:
         Who is silent or spoils a share is asked once more; who is not needed is not waited for. A lost site whose seed
         cannot be rebuilt stays missing.
         """
-        about, unmasking = recovering.unmasking.aggregation, recovering.unmasking
-        ask = RecoverOrder(
-            run=self._run,
-            job=self._work.job.to_bytes(),
-            task=task,
-            number=about.number,
-            session=about.session,
-            binding=about.binding,
-            answered=unmasking.set_digest,
-            lost=recovering.lost,
-        )
+        unmasking = recovering.unmasking
+        orders = {holder: self._recover_order(task, recovering, holder) for holder in recovering.missing}
         for again in range(2):
             time.sleep(self._pause * again)
-            for answer in self._questions.ask(ask, recovering.missing, self._seconds):
+            for answer in self._questions.ask(orders, recovering.missing, self._seconds):
                 notes.hear(answer)
                 recovering, code = _released(recovering, answer)
                 if code:
@@ -122,10 +113,24 @@ class Opener:
         for site in recovering.lost if recovering.enough else ():
             try:
                 unmasking = recovering.recover(unmasking, site)
-                log.info("masks of site %d were recovered for number %d", site, about.number)
+                log.info("masks of site %d were recovered for number %d", site, unmasking.aggregation.number)
             except Refusal as refusal:
                 notes.refused[site] = refusal.code
         return unmasking
+
+    def _recover_order(self, task: Task, recovering: Recovering, holder: int) -> RecoverOrder:
+        """What one holder is asked, for the set that it has answered for."""
+        about = recovering.unmasking.aggregation
+        return RecoverOrder(
+            run=self._run,
+            job=self._work.job.to_bytes(),
+            task=task,
+            number=about.number,
+            session=about.session,
+            binding=about.binding,
+            answered=recovering.unmasking.set_digest(holder),
+            lost=recovering.lost,
+        )
 
     def _unmask_order(self, task: Task, sets: Sequence[Unmasking], site: int) -> UnmaskOrder:
         """All sets that lack this site's masks."""

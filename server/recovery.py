@@ -63,7 +63,7 @@ class Recovering:
             raise Refusal(Code.E_DUP, "Shares refused", f"site {site} released its own already", "Wait for the others")
         if release.number != aggregation.number:
             raise Refusal(Code.E_ROUND, "Shares refused", "they are of another number", "Answer the order in force")
-        if release.set_digest != self.unmasking.set_digest or release.lost != self.lost:
+        if release.set_digest != self.unmasking.set_digest(site) or release.lost != self.lost:
             raise Refusal(Code.E_SET, "Shares refused", "they are for another set", "Answer the order in force")
         verify_release(aggregation.manifest, aggregation.context, release)
         if len(release.shares) != len(self.lost) or not all(

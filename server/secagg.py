@@ -7,17 +7,17 @@ Source: anytrust late masking, `alm-v1`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from msgspec.structs import replace as altered
 
 from common.errors import Code, Refusal
 from common.secagg.codec import Codec, Sum
+from common.secagg.manifest import Manifest
 from common.secagg.masks import Lanes, Ring, reduce, unpack
-from common.secagg.statements import Aggregation, member_of, set_digest, verify_member, verify_total
-from common.secagg.wire import MaskedReport, MaskTotal, Member
+from common.secagg.statements import Aggregation, maskers_of, member_of, set_digest, verify_member, verify_total
+from common.secagg.wire import MaskedReport, MaskTotal, Member, SessionRecord
 
 
 class Accumulator:
@@ -62,7 +62,7 @@ class Accumulator:
 
 @dataclass(frozen=True)
 class Received:
-    """A report that was added: all that was signed, and a ciphertext for each unmasking site, but not its vector."""
+    """A report that was added, without its vector: all that was signed, a ciphertext for each site it masks for."""
 
     member: Member
     ciphertexts: tuple[bytes, ...] = field(repr=False)
@@ -100,17 +100,18 @@ class Collecting:
         Errors: Refusal E_SET (not asked), E_DUP, E_ROUND (another number), E_KEY (ciphertexts), E_SIG (not signed for
         this aggregation), MESSAGE_INVALID (length). Nothing is added then.
         """
-        session = self.aggregation.session
+        about = self.aggregation
         if report.site != site or site not in self.cohort:
             raise Refusal(Code.E_SET, "Report refused", "its site was not asked", "Wait for another round")
         if site in self.reports:
             raise Refusal(Code.E_DUP, "Report refused", f"site {site} reported already", "Wait for the others")
-        if report.number != self.aggregation.number:
+        if report.number != about.number:
             raise Refusal(Code.E_ROUND, "Report refused", "it is of another number", "Answer the order in force")
-        if len(report.ciphertexts) != (len(session.unmaskers) if session.suite == 2 else 0):
+        maskers = maskers_of(about.manifest, about.session, site) if about.session.suite == 2 else ()
+        if len(report.ciphertexts) != len(maskers):
             raise Refusal(Code.E_KEY, "Report refused", "ciphertexts are missing or too many", "Use the round's keys")
         member = member_of(report, None)
-        verify_member(self.aggregation.manifest, self.aggregation.context, member)
+        verify_member(about.manifest, about.context, member)
         self.total.add(len(self.reports), report.body)
         return replace(self, reports={**self.reports, site: Received(member, report.ciphertexts)})
 
@@ -136,11 +137,22 @@ class Unmasking:
 
     def members(self, unmasker: int) -> tuple[Member, ...]:
         """The set as this unmasking site must see it. Always the same: another set under the number is refused."""
-        position = self.aggregation.session.unmaskers.index(unmasker)
         return tuple(
-            altered(each.member, ciphertext=each.ciphertexts[position] if each.ciphertexts else None)
-            for each in self.reports.values()
+            altered(each.member, ciphertext=each.ciphertexts[place] if each.ciphertexts else None)
+            for each, place in self._masked_for(unmasker)
         )
+
+    def set_digest(self, unmasker: int) -> bytes:
+        """h_S of the set as this unmasking site must see it: what it answers for."""
+        return set_digest(self.aggregation.context, (each.member for each, _ in self._masked_for(unmasker)))
+
+    def _masked_for(self, unmasker: int) -> Iterator[tuple[Received, int]]:
+        """Reports that are masked for this unmasking site, and its place among those that each is masked for."""
+        about = self.aggregation
+        for site, each in self.reports.items():
+            maskers = maskers_of(about.manifest, about.session, site)
+            if unmasker in maskers:
+                yield each, maskers.index(unmasker)
 
     def receive(self, site: int, total: MaskTotal) -> Unmasking:
         """With the masks of one unmasking site taken away.
@@ -154,7 +166,7 @@ class Unmasking:
             raise Refusal(Code.E_DUP, "Masks refused", f"site {site} answered already", "Wait for the others")
         if total.number != self.aggregation.number:
             raise Refusal(Code.E_ROUND, "Masks refused", "they are of another number", "Answer the order in force")
-        if total.set_digest != self.set_digest:
+        if total.set_digest != self.set_digest(site):
             raise Refusal(Code.E_SET, "Masks refused", "they are of another set", "Answer for the set in the order")
         verify_total(self.aggregation.manifest, self.aggregation.context, total)
         return self.without(site, total.body)
@@ -189,14 +201,28 @@ class Unmasking:
             state = state.receive(total.unmasker, total)
         return state.open(codec)
 
-    @cached_property
-    def set_digest(self) -> bytes:
-        """h_S: what every unmasking site answers for."""
-        return set_digest(self.aggregation.context, (each.member for each in self.reports.values()))
+
+def thin(manifest: Manifest, session: SessionRecord, sites: Collection[int], quorum: int) -> frozenset[int]:
+    """Unmasking sites that would refuse a set of these sites' reports: too few of them are masked for it.
+
+    quorum  that they hold against it: the manifest's or the job's. Empty where all reports are masked for all.
+    """
+    rules = manifest.rules
+    if not rules.masks_each:
+        return frozenset()
+    seen: dict[int, list[int]] = {each: [] for each in session.unmaskers}
+    for site in sites:
+        for each in maskers_of(manifest, session, site):
+            seen[each].append(site)
+    least, orgs = rules.reports_each(quorum), rules.orgs_each
+    return frozenset(each for each, own in seen.items() if len(own) < least or len(manifest.orgs(own)) < orgs)
 
 
 def _check_quorum(aggregation: Aggregation, sites: Collection[int]) -> None:
     rules = aggregation.manifest.rules
     if len(sites) < rules.quorum_min or len(aggregation.manifest.orgs(sites)) < rules.orgs_min:
         why = f"{len(sites)} reports are below {rules.quorum_min} sites of {rules.orgs_min} organisations"
+        raise Refusal(Code.E_TOO_FEW, "Round dropped", why, "Wait for more sites and repeat it")
+    if few := thin(aggregation.manifest, aggregation.session, sites, rules.quorum_min):
+        why = f"unmasking sites {sorted(few)} see too small a part of {len(sites)} reports"
         raise Refusal(Code.E_TOO_FEW, "Round dropped", why, "Wait for more sites and repeat it")

@@ -42,12 +42,11 @@ def rules_of(scenario: Scenario, sites: int) -> Rules:
     """The rules that the governance of such a federation would sign.
 
     Sets of consecutive rounds may differ in a single site: noise covers that difference, and with a handful of
-    sites a rule against it would end the run at the first site that is late. As many unmasking sites may be corrupt as
-    the trust condition allows.
+    sites a rule against it would end the run at the first site that is late.
     """
     quorum = scenario.job.aggregation.quorum
     unmaskers, lost = scenario.world.unmasking(sites)
-    corrupt = max(0, unmaskers - 2 * lost - 1)
+    corrupt = scenario.world.corruptible(sites)
     if scenario.job.aggregation.protocol == "bonawitz":
         corrupt = max(0, min(corrupt, 2 * quorum - sites - 1))  # as many as leave the quorum enough
     return Rules(
@@ -60,6 +59,7 @@ def rules_of(scenario: Scenario, sites: int) -> Rules:
         lost_max=lost,
         shares_min=unmaskers - lost if lost else 0,
         rounds_max=1024,
+        masks_each=scenario.world.masks_each,
     )
 
 
@@ -83,6 +83,7 @@ def _plan(scenario: Scenario, name: str, path: Path, rows: int) -> SitePlan:
 def policy_of(scenario: Scenario) -> Mapping[str, Any]:
     """A policy that allows this job and nothing beyond it."""
     job, minimum = scenario.job, scenario.world.partition.minimum
+    quorum = job.aggregation.quorum
     most = max(job.privacy.epsilon or 0.0, job.privacy.evaluation_epsilon or 0.0)
     return {
         "tasks": {"allow": ["offer", "train", "evaluate", "ledger"]},
@@ -94,7 +95,11 @@ def policy_of(scenario: Scenario) -> Mapping[str, Any]:
             "colluding": job.privacy.colluding or 0,
             "allow_replay": job.privacy.noise == "replay",
         },
-        "aggregation": {"quorum": job.aggregation.quorum, "protocols": [job.aggregation.protocol]},
+        # with masks for some unmasking sites only, sums that a lying coordinator opens hold half the quorum at least
+        "aggregation": {
+            "quorum": -(-quorum // 2) if scenario.world.masks_each else quorum,
+            "protocols": [job.aggregation.protocol],
+        },
         "data": {"datasets": [job.dataset], "columns": list(job.columns), "min_records": min(20, minimum // 2)},
     }
 

@@ -38,6 +38,10 @@ class World:
                it lowers how many may be corrupt
                Left out, both follow from the number of sites: up to ten sites all but one unmask, at most five, beyond
                that eight; five or more of them can spare one
+    masks_each   unmasking sites that a report is masked for, 0: all of them. Otherwise the first `unmaskers` sites
+                 unmask in every session, and lots that governance draws say who masks for whom
+    corrupt_max  unmasking sites that may be corrupt. Left out, as many as the trust condition allows; with masks_each
+                 one, since every further one makes smaller sums possible
     holdout  share of every site's records kept for evaluation      names  what the sites are called: clinic-a, …
     """
 
@@ -46,6 +50,8 @@ class World:
     partition: Partition
     unmaskers: int | None = None
     lost_max: int | None = None
+    masks_each: int = 0
+    corrupt_max: int | None = None
     faults: FaultSettings = FaultSettings()
     names: str = "site"
 
@@ -56,6 +62,12 @@ class World:
         """Unmasking sites of a session among so many sites, and how many of them may be lost in a round."""
         unmaskers = self.unmaskers or (max(2, min(sites - 1, 5)) if sites <= 10 else 8)
         return unmaskers, (int(unmaskers >= 5) if self.lost_max is None else self.lost_max)
+
+    def corruptible(self, sites: int) -> int:
+        """How many of the unmasking sites may be corrupt."""
+        unmaskers, lost = self.unmasking(sites)
+        most = max(0, unmaskers - 2 * lost - 1)
+        return (min(1, most) if self.masks_each else most) if self.corrupt_max is None else self.corrupt_max
 
     def site_names(self, count: int) -> tuple[str, ...]:
         """clinic-a, clinic-b, …; numbers where the alphabet ends."""
@@ -81,7 +93,7 @@ class Scenario:
             quorum = max(2, sites - 1)
             least = min(world.partition.minimum, world.partition.minimum * world.partition.sites // max(1, sites))
             partition = replace(world.partition, sites=sites, minimum=least)
-            world = replace(world, partition=partition, unmaskers=None, lost_max=None)
+            world = replace(world, partition=partition, unmaskers=None, lost_max=None, masks_each=0, corrupt_max=None)
             job = replace(job, aggregation=replace(job.aggregation, quorum=quorum))
         if epsilon is not None:
             job = replace(job, privacy=replace(job.privacy, epsilon=epsilon, evaluation_epsilon=epsilon))

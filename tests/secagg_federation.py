@@ -24,6 +24,7 @@ from server.secagg import Collecting, Unmasking
 
 JOB = hashlib.sha256(b"job").digest()
 RULES = Rules(unmaskers_min=2, quorum_min=2, orgs_min=1, sites_max=16, corrupt_max=1, overlap_min=1)
+REGULAR = replace(RULES, unmaskers_min=6, quorum_min=8, corrupt_max=2, masks_each=4)
 SHARING = replace(RULES, unmaskers_min=5, corrupt_max=2, lost_max=1, shares_min=4)
 
 
@@ -52,6 +53,9 @@ def manifest_of(
     unmaskers: Sequence[int] | None = None,
     orgs: Mapping[int, str] | None = None,
 ) -> Manifest:
+    """Sites 1 to `count`; all may unmask, or just as many as a session has if each masks for some of them."""
+    if rules.masks_each and unmaskers is None:
+        unmaskers = range(1, rules.unmaskers_min + 1)
     return Manifest(
         federation="test",
         version=1,
@@ -59,6 +63,7 @@ def manifest_of(
         sites=tuple(entry(number, (orgs or {}).get(number)) for number in range(1, count + 1)),
         unmaskers=tuple(unmaskers or range(1, count + 1)),
         rules=rules,
+        salt=digest("salt") if rules.masks_each else b"",
     )
 
 
@@ -86,11 +91,11 @@ class Federation:
         manifest = manifest_of(count, rules, orgs=orgs)
         stores = {number: SqliteKeyStore.volatile(signer(number)) for number in manifest.ids}
         made = codec or IntegerCodec(dimension=9, sites_max=16)
-        return cls(manifest, stores, *_enrolled(manifest, stores, bytes(32), numbers), made)
+        return cls(manifest, stores, *enrolled_of(manifest, stores, bytes(32), numbers), made)
 
     def again(self, sid: bytes, numbers: int = 4) -> Federation:
         """The same sites under a new session."""
-        session, opening = _enrolled(self.manifest, self.stores, sid, numbers)
+        session, opening = enrolled_of(self.manifest, self.stores, sid, numbers)
         return replace(self, session=session, opening=opening, reports={})
 
     def aggregation(self, number: int = 0, binding: bytes | None = None) -> Aggregation:
@@ -133,7 +138,7 @@ class Federation:
         return self.answered(state, self.session.unmaskers).open(self.codec)
 
     def released(self, state: Recovering, holder: int) -> ShareRelease:
-        aggregation, answered = state.unmasking.aggregation, state.unmasking.set_digest
+        aggregation, answered = state.unmasking.aggregation, state.unmasking.set_digest(holder)
         return release(self.stores[holder], aggregation, answered, state.lost)
 
     def recovered(self, state: Unmasking, lost: Collection[int]) -> Unmasking:
@@ -147,7 +152,7 @@ class Federation:
         return state
 
 
-def _enrolled(
+def enrolled_of(
     manifest: Manifest, stores: dict[int, SqliteKeyStore], sid: bytes, numbers: int
 ) -> tuple[SessionRecord, Opening]:
     draw = child(1, "unmaskers")

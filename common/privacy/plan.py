@@ -36,7 +36,7 @@ def plan_training(
     """The plan of one round's training release.
 
     rounds, local_steps  of the job            dimension  trainable parameters of the model
-    quorum, sites        fewest and most reports in one sum
+    quorum, sites        fewest and most reports in one sum; the fewest also if the coordinator lies
     records              public nominal number of training records of all sites together
     Guarantee: equal arguments give equal plans, so server and sites need not trust each other's.
     Errors: Refusal JOB_INVALID for settings that cannot live together, CONFIG_INVALID if no noise is enough.
@@ -192,7 +192,7 @@ def _honest(settings: PrivacySettings, quorum: int) -> int:
     if honest < 1:
         raise _refused(
             f"privacy.colluding = {settings.colluding}",
-            f"of a quorum of {quorum} no honest site would be left to add noise",
+            f"of {quorum} sites, which a sum is sure to hold, no honest site would be left to add noise",
             "Raise the quorum or expect fewer colluding sites",
         )
     return honest

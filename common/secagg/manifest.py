@@ -14,6 +14,7 @@ from typing import Any
 from common.config import canonical, load, plain
 from common.errors import Code, Refusal
 from common.identity import Signer, verify
+from common.secagg.regular import Lots, fewest_masked, smallest_sum
 from common.secagg.rules import Rules, refused
 
 _CONTEXT = b"hushfed/manifest/v1\0"
@@ -63,6 +64,8 @@ class Manifest:
     coordinator  Ed25519 public key that signs orders
     sites        by ascending id
     unmaskers    ids of the sites that may unmask, ascending; `Rules.corrupt_max` bounds corruption among all of them
+    salt         under `Rules.masks_each` 32 bytes that governance draws last of all, from system entropy: nobody who
+                 brought a key could try keys until the lots of who masks for whom fell to its liking; else empty
     Errors: Refusal E_MANIFEST if the parts do not fit each other.
     """
 
@@ -72,6 +75,7 @@ class Manifest:
     sites: tuple[SiteEntry, ...]
     unmaskers: tuple[int, ...]
     rules: Rules
+    salt: bytes = b""
 
     def __post_init__(self) -> None:
         if not self.federation.strip() or self.version < 1:
@@ -86,6 +90,27 @@ class Manifest:
                 f"Unmasking sites {sorted(strangers)}", "they are no sites of the manifest", "Add or drop them"
             )
         self.rules.check(len(self.sites), len({site.org for site in self.sites}), len(self.unmaskers))
+        if len(self.salt) != (32 if self.rules.masks_each else 0):
+            raise refused("The salt of the manifest", "it is 32 bytes with masks_each, and else none", "Draw it anew")
+        if self.rules.masks_each:
+            self._check_lots()
+
+    def _check_lots(self) -> None:
+        """Who masks for whom leaves no sum that is too small, and no unmasking site with too little to see."""
+        rules, least = self.rules, self.smallest_sum(self.rules.quorum_min)
+        if 2 * least < rules.quorum_min or least < 2:
+            raise refused(
+                f"masks_each = {rules.masks_each}",
+                f"a lying coordinator might open sums of {least} reports, less than half of {rules.quorum_min}",
+                "Raise masks_each or quorum_min, or let fewer unmasking sites be corrupt, absent or lost",
+            )
+        alone = len(self.unmaskers) == rules.unmaskers_min
+        if alone and (seen := fewest_masked(self.lots)) < (needed := rules.reports_each(rules.quorum_min)):
+            raise refused(
+                "The lots of the manifest",
+                f"an unmasking site would see {seen} reports and needs {needed}, even if all sites report",
+                "Draw another salt, or raise masks_each",
+            )
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -96,6 +121,30 @@ class Manifest:
     def digest(self) -> bytes:
         """h_F: SHA-256 of the canonical bytes."""
         return hashlib.sha256(canonical(manifest_table(self))).digest()
+
+    @cached_property
+    def lots(self) -> Lots:
+        """What decides who masks for whom, under `Rules.masks_each`."""
+        return Lots(self.digest, self.unmaskers, self.ids, self.rules.masks_each)
+
+    def smallest_sum(self, quorum: int, colluding: int = 0) -> int:
+        """Reports that every opened sum is sure to hold, of honest and of colluding sites together.
+
+        quorum     fewest reports that are summed
+        colluding  sites that side with the coordinator, if more than `Rules.corrupt_max`
+        With masks for all unmasking sites that is the quorum; with `Rules.masks_each` less, as one that lies may
+        show each unmasking site another set.
+        """
+        rules = self.rules
+        if not rules.masks_each:
+            return quorum
+        return smallest_sum(
+            self.lots,
+            size=rules.unmaskers_min,
+            known=rules.corrupt_max + rules.recovered_max,
+            each=rules.reports_each(quorum),
+            colluding=max(colluding, rules.corrupt_max),
+        )
 
     @cached_property
     def _by_id(self) -> dict[int, SiteEntry]:
@@ -176,16 +225,20 @@ def _opened(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def manifest_table(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as JSON values, keys in hex; without a threshold of shares where the rules have none."""
+    """The manifest as JSON values, bytes in hex; without the settings of modes that the rules do not use."""
     sites = [{**plain(site), "identity": site.identity.hex()} for site in manifest.sites]
-    rules = {name: value for name, value in plain(manifest.rules).items() if name != "shares_min" or value}
-    return {**plain(manifest), "coordinator": manifest.coordinator.hex(), "sites": sites, "rules": rules}
+    optional = ("shares_min", "masks_each")
+    rules = {name: value for name, value in plain(manifest.rules).items() if name not in optional or value}
+    table = {**plain(manifest), "coordinator": manifest.coordinator.hex(), "sites": sites, "rules": rules}
+    salt = {"salt": manifest.salt.hex()} if manifest.salt else {}
+    return {name: value for name, value in table.items() if name != "salt"} | salt
 
 
 def _with_bytes(body: dict[str, Any]) -> dict[str, Any]:
     """The body with its keys as bytes, before types are checked."""
     sites = [{**site, "identity": bytes.fromhex(site["identity"])} for site in body["sites"]]
-    return {**body, "coordinator": bytes.fromhex(body["coordinator"]), "sites": sites}
+    salt = {"salt": bytes.fromhex(body["salt"])} if "salt" in body else {}
+    return {**body, "coordinator": bytes.fromhex(body["coordinator"]), "sites": sites} | salt
 
 
 def _refuse_repeated(sites: tuple[SiteEntry, ...]) -> None:

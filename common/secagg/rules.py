@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.errors import Code, Refusal
+from common.secagg.regular import CHANCE, exposure, least_masks
 
 ROUNDS_MAX = 1024  # aggregation numbers of one session; their keys travel in one message
 
@@ -26,6 +27,9 @@ class Rules:
     shares_min     t_b, shares that rebuild a lost site's key of a number; 0 where lost_max is 0
     rounds_max     E_max, aggregation numbers of one session
     suite          2: X25519 and ML-KEM-768 together; 1: X25519 alone
+    masks_each     k, unmasking sites of a session that a report is masked for; 0: for all of them. Fewer cost less, and
+                   are for a thousand sites and more: a session then has exactly m_min unmasking sites, each sees only
+                   a part of a set, and a lying coordinator can open smaller sums (`regular.py`)
 
     Source: the trust condition c + f + 1 <= t <= m - f; with f = 0 nothing is shared, and c <= m - 1 is enough. Of h
     honest unmasking sites each releases shares of at most f others, and an honest one's key needs t - c of those, so
@@ -42,6 +46,7 @@ class Rules:
     shares_min: int = 0
     rounds_max: int = 64
     suite: Literal[1, 2] = 2
+    masks_each: int = 0
 
     def __post_init__(self) -> None:
         _within("unmaskers_min", self.unmaskers_min, 2, 64, "one unmasking site and the coordinator read every report")
@@ -51,6 +56,34 @@ class Rules:
         _within("overlap_min", self.overlap_min, 0, self.sites_max, "sets cannot differ in more sites than there are")
         self._check_trust()
         _within("rounds_max", self.rounds_max, 1, ROUNDS_MAX, "the keys of a session travel in one message")
+        if self.masks_each:
+            why = "one unmasking site and the coordinator read every report; more than a session has cannot be chosen"
+            _within("masks_each", self.masks_each, 2, self.unmaskers_min, why)
+            why = "with masks_each no unmasking site sees the whole sets that should differ"
+            _within("overlap_min", self.overlap_min, 0, 1, why)
+
+    @property
+    def recovered_max(self) -> int:
+        """Honest unmasking sites of a session of m_min that can be recovered for one number.
+
+        A coordinator that names other lost sites to each holder may have more of them than f, but no more than
+        (m - c) · f / (t - c): so many shares of so many sites are released in all.
+        """
+        if not self.lost_max:
+            return 0
+        return (self.unmaskers_min - self.corrupt_max) * self.lost_max // (self.shares_min - self.corrupt_max)
+
+    def reports_each(self, quorum: int) -> int:
+        """s_c, reports that an unmasking site must see before it answers, in a sum of at least `quorum` reports.
+
+        With masks_each it sees k / m of a set on average; 0.7 of that leaves room for chance.
+        """
+        return -(-7 * quorum * self.masks_each // (10 * self.unmaskers_min)) if self.masks_each else quorum
+
+    @property
+    def orgs_each(self) -> int:
+        """Organisations behind the reports that an unmasking site sees; as `reports_each`, but two if there must be."""
+        return max(min(2, self.orgs_min), self.reports_each(self.orgs_min))
 
     def _check_trust(self) -> None:
         """One honest unmasking site stays, neither corrupt nor recovered; and the others can recover f lost ones."""
@@ -75,6 +108,24 @@ class Rules:
         _within("orgs_min", self.orgs_min, 1, orgs, "the manifest names fewer organisations")
         _within("unmaskers_min", self.unmaskers_min, 2, unmaskers, "the manifest names fewer unmasking sites")
         _within("the number of sites that may unmask", unmaskers, 2, 4096, "this is more than a session needs")
+        if self.masks_each:
+            self._check_exposure(sites, unmaskers)
+
+    def _check_exposure(self, sites: int, unmaskers: int) -> None:
+        """Some honest unmasking site for every site, whichever of them a session leaves out or recovers."""
+        corrupt, away, lost = self.corrupt_max, unmaskers - self.unmaskers_min, self.recovered_max
+        chance = exposure(
+            sites=sites, unmaskers=unmaskers, corrupt=corrupt, masks=self.masks_each, away=away, recovered=lost
+        )
+        if chance <= CHANCE:
+            return
+        enough = least_masks(sites=sites, unmaskers=unmaskers, corrupt=corrupt, away=away, recovered=lost)
+        raise refused(
+            f"masks_each = {self.masks_each}",
+            f"with chance {float(chance):.1e} one of {sites} sites would mask for none that is honest, present and not "
+            f"recovered",
+            f"Choose at least {enough}, or let fewer of {unmaskers} unmasking sites be corrupt, absent or lost",
+        )
 
 
 def refused(what: str, why: str, do: str) -> Refusal:

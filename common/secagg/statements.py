@@ -85,8 +85,18 @@ def check_session(manifest: Manifest, session: SessionRecord) -> None:
         raise _outside("its unmasking sites repeat, or the manifest does not let them unmask")
     if len(chosen) < rules.unmaskers_min:
         raise _outside(f"it has {len(chosen)} unmasking sites, the rules ask for {rules.unmaskers_min}")
+    if rules.masks_each and len(chosen) != rules.unmaskers_min:
+        raise _outside(f"it has {len(chosen)} unmasking sites, with masks_each it must have {rules.unmaskers_min}")
     if session.count > rules.rounds_max or session.first + session.count >= 2**63:
         raise _outside(f"it covers {session.count} numbers, the rules allow {rules.rounds_max}")
+
+
+def maskers_of(manifest: Manifest, session: SessionRecord, site: int) -> tuple[int, ...]:
+    """The unmasking sites that a site's report of this session is masked for, in the session's order.
+
+    All of them; under `Rules.masks_each` so many, by the site's lot.
+    """
+    return manifest.lots.maskers(session.unmaskers, site) if manifest.rules.masks_each else session.unmaskers
 
 
 def sign_keys(signer: Signer, session: SessionRecord, keys: RoundKeys) -> RoundKeys:
@@ -101,16 +111,19 @@ def verify_key(manifest: Manifest, session: SessionRecord, key: RoundKeys) -> No
     verify(manifest.site(key.unmasker).identity, key.signature, *_keys_statement(record_digest(session), key))
 
 
-def verify_keys(manifest: Manifest, session: SessionRecord, number: int, keys: Sequence[RoundKeys]) -> None:
-    """Accept only signed keys of all unmasking sites of `session`, in its order, for this number.
+def verify_keys(manifest: Manifest, session: SessionRecord, number: int, keys: Sequence[RoundKeys], site: int) -> None:
+    """Accept only keys of all unmasking sites of `session`, in its order, for this number; signed, if `site` masks for
+    them: others it does not use.
 
     Errors: Refusal E_KEY (missing, of another number, suite or order), E_SIG.
     """
     if [(key.unmasker, key.number) for key in keys] != [(unmasker, number) for unmasker in session.unmaskers]:
         why = "they are not one of each unmasking site, in order, for this number"
         raise Refusal(Code.E_KEY, "Round keys refused", why, "Collect the keys of this session")
+    used = maskers_of(manifest, session, site)
     for key in keys:
-        verify_key(manifest, session, key)
+        if key.unmasker in used:
+            verify_key(manifest, session, key)
 
 
 def sign_report(signer: Signer, context: bytes, report: MaskedReport) -> MaskedReport:
@@ -124,7 +137,7 @@ def verify_member(manifest: Manifest, context: bytes, member: Member) -> None:
 
 
 def member_of(report: MaskedReport, position: int | None) -> Member:
-    """The report as the unmasking site at `position` of the session sees it: digests instead of vector.
+    """The report as the unmasking site at `position` of its maskers sees it: digests instead of vector.
 
     None: as none of them does, without any ciphertext.
     """
@@ -140,7 +153,9 @@ def member_of(report: MaskedReport, position: int | None) -> Member:
 
 
 def set_digest(context: bytes, members: Iterable[Member]) -> bytes:
-    """h_S of members by ascending site: the same for all unmasking sites, since their own ciphertexts are no part."""
+    """h_S of members by ascending site: the same for all unmasking sites that see these members, since their own
+    ciphertexts are no part.
+    """
     hashed = hashlib.sha256(_SET + context)
     for member in members:
         hashed.update(_member_statement(member) + member.signature)

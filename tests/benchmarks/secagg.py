@@ -13,24 +13,27 @@ from typing import Any, Literal
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from client.keystore import SqliteKeyStore
 from client.recovery import deal, keep, own_box
-from client.secagg import enrol, mask, unmask
+from client.secagg import enrol, mask, masked_report, unmask
 from common.frames import pack as pack_frame
 from common.privacy.distributed import SiteMechanism
 from common.randomness import SystemEntropy
 from common.secagg import DistributedCodec, IntegerCodec, RangeCodec, Rules, pack, unpack
+from common.secagg.codec import Encoded
 from common.secagg.discrete import discrete_gaussian, plan
 from common.secagg.rotation import Rotation
 from common.secagg.rounding import round_within, rounded_norm
 from common.secagg.skellam import skellam
+from common.secagg.statements import member_of
 from common.secagg.wire import Parcel
 from server.dealing import Dealing
 from server.enrolment import Opening
 from server.recovery import Recovering
-from server.secagg import Collecting
-from tests.secagg_federation import Federation
+from server.secagg import Accumulator, Collecting, Received, Unmasking
+from tests.secagg_federation import Federation, enrolled_of, manifest_of, signer
 
 SIZE, UNMASKERS, SITES = 10**6, 5, 100
 
@@ -155,6 +158,53 @@ def recovery() -> None:
     show(f"server: one site recovered, n = {SITES}, and the sum", 1e3 * (time.process_time() - start))
 
 
+def regular(masks: int, sites: int = 1000, unmaskers: int = 32) -> None:
+    """A report and an answer where each site masks for some of many unmasking sites; 0: for all of them.
+
+    The reports are signed, with fresh keys and ciphertexts, but of nothing: unmasking sites never see the vectors.
+    """
+    rules = Rules(
+        unmaskers_min=unmaskers,
+        quorum_min=600,
+        orgs_min=1,
+        sites_max=sites,
+        corrupt_max=3,
+        overlap_min=0,
+        rounds_max=8,
+        masks_each=masks,
+    )
+    start = time.process_time()
+    manifest = manifest_of(sites, rules, range(1, unmaskers + 1))
+    checked = 1e3 * (time.process_time() - start)
+    stores = {number: SqliteKeyStore.volatile(signer(number)) for number in manifest.ids}
+    session, opening = enrolled_of(manifest, stores, bytes(32), 6)
+    codec = IntegerCodec(dimension=SIZE, sites_max=sites, bits=24)
+    made = Federation(manifest, stores, session, opening, codec)
+    what, took = f"m = {unmaskers}, k = {masks or unmaskers}", []
+    show(f"manifest with its checks, {what}", checked, f"smallest sum {manifest.smallest_sum(600)} of 600")
+    for number in range(5):
+        encoded, about = codec.encode(np.ones(SIZE, np.int64)), made.aggregation(number)
+        start = time.process_time()
+        report = mask(stores[sites], about, made.keys(number), encoded)
+        took.append(time.process_time() - start)
+    weighed = (len(pack_frame(report)) - len(report.body)) / 1e3
+    show(f"site: mask, {what}, suite 2, b = 24", 1e3 * min(took), f"{weighed:.1f} kB beside the vector")
+    about = made.aggregation(5)
+    received = {}
+    for number in manifest.ids:
+        empty = Encoded(about.ring, about.ring.zeros()[:0])
+        small = masked_report(stores[number].identity, about, made.keys(5), empty, X25519PrivateKey.generate())
+        received[number] = Received(member_of(small, None), small.ciphertexts)
+    closed = Unmasking(about, Accumulator(about.ring), received)
+    for site in session.unmaskers[:3]:
+        members = closed.members(site)
+        start = time.process_time()
+        unmask(stores[site], about, members)
+        size = sum(len(pack_frame(member)) for member in members) / 1e6
+        took_here = 1e3 * (time.process_time() - start)
+        show(f"unmasking site: one answer, n = {sites}, {what}", took_here, f"{len(members)} reports, {size:.2f} MB")
+
+
 def weight(parcels: Sequence[Parcel]) -> str:
     return f"{sum(len(pack_frame(parcel)) for parcel in parcels) / 1e3:.1f} kB"
 
@@ -230,5 +280,7 @@ if __name__ == "__main__":
     sites(made)
     coordinator_and_unmasker(made)
     recovery()
+    for masks in (16, 0):
+        regular(masks)
     vectors()
     distributed()

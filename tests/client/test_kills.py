@@ -193,17 +193,17 @@ def test_release(on_disk: Open, moment: str):
     state = federation.collected(1)
     federation.answered(state, [1, 2, 4, 5])
     victim = on_disk(federation.stores[1])
-    store = victim.killed(moment, "release", state.aggregation, state.set_digest, (3,))
+    store = victim.killed(moment, "release", state.aggregation, state.set_digest(1), (3,))
     assert store.shares.released(bytes(32), 1) == ((3,) if moment == "after" else None)
     if moment == "before":
-        assert release(store, state.aggregation, state.set_digest, (2,)).lost == (2,)
+        assert release(store, state.aggregation, state.set_digest(1), (2,)).lost == (2,)
         with refused(Code.E_SET):
-            release(store, state.aggregation, state.set_digest, (3,))
+            release(store, state.aggregation, state.set_digest(1), (3,))
         return
     with refused(Code.E_SET):
-        release(store, state.aggregation, state.set_digest, (2,))
+        release(store, state.aggregation, state.set_digest(1), (2,))
     federation.stores[1] = store
-    assert release(store, state.aggregation, state.set_digest, (3,)).shares
+    assert release(store, state.aggregation, state.set_digest(1), (3,)).shares
     again = Collecting.open(state.aggregation, federation.manifest.ids)
     for site in federation.manifest.ids:
         again = again.receive(site, federation.reports[site])
@@ -216,7 +216,7 @@ def test_two_kills_in_a_row(on_disk: Open, moment: str):
     state = federation.collected(1)
     victim = on_disk(federation.stores[1])
     victim.killed("after", "answer", state.aggregation, state.members(1))
-    store = victim.killed(moment, "release", state.aggregation, state.set_digest, (3,))
+    store = victim.killed(moment, "release", state.aggregation, state.set_digest(1), (3,))
     with refused(Code.E_SET):
         unmask(store, state.aggregation, state.members(1)[:-1])
     federation.stores[1] = store

@@ -19,6 +19,7 @@ from tests.worlds import scenario
 JOBS = {mode: scenario(mode).job for mode in ("M1", "M2", "none")}
 TASKS: tuple[TaskName, ...] = ("offer", "train", "evaluate", "ledger")
 SIZE = 12
+QUORUM = 2
 
 
 def generous(mode: str = "M2", **places: Any) -> Policy:
@@ -33,7 +34,7 @@ def generous(mode: str = "M2", **places: Any) -> Policy:
 
 def refusal(policy: Policy, job: Job, task: TaskName = "train", size: int = SIZE) -> Refusal:
     with pytest.raises(Refusal) as refused:
-        decide(policy, job, task, size)
+        decide(policy, job, task, size, QUORUM)
     return refused.value
 
 
@@ -44,7 +45,7 @@ def test_an_empty_policy_refuses_everything(mode: str, task: TaskName) -> None:
         assert refusal(load(Policy, {}), JOBS[mode], task, parameters).code is Code.POLICY_TASK
     assert not any(
         line.allowed
-        for line in lines(load(Policy, {}), JOBS[mode], task, SIZE)
+        for line in lines(load(Policy, {}), JOBS[mode], task, SIZE, QUORUM)
         if line.setting.startswith(
             ("[tasks]", "[data]", "[models]", "[privacy] modes", "[privacy] max", "[privacy] delta")
         )
@@ -54,7 +55,7 @@ def test_an_empty_policy_refuses_everything(mode: str, task: TaskName) -> None:
 @pytest.mark.parametrize("mode", JOBS)
 @pytest.mark.parametrize("task", TASKS)
 def test_what_every_line_allows_is_allowed(mode: str, task: TaskName) -> None:
-    decide(generous(mode), JOBS[mode], task, SIZE)
+    decide(generous(mode), JOBS[mode], task, SIZE, QUORUM)
 
 
 RULES: list[tuple[str, Any, str, str, Code]] = [
@@ -82,7 +83,8 @@ def test_each_rule_decides_when_it_alone_is_broken(place: str, value: Any, mode:
     assert found.code is code
     assert line in found.why
     assert JOBS[mode].name in found.what
-    broken = [row for row in lines(generous(mode, **{place: value}), JOBS[mode], "train", SIZE) if not row.allowed]
+    rows = lines(generous(mode, **{place: value}), JOBS[mode], "train", SIZE, QUORUM)
+    broken = [row for row in rows if not row.allowed]
     assert len(broken) == 1
 
 
@@ -114,7 +116,7 @@ def test_a_job_is_never_allowed_more_than_the_policy_says(
     job = replace(job, privacy=privacy, aggregation=replace(job.aggregation, quorum=quorum))
     strict = epsilon <= 8.0 and delta <= 1e-5 and colluding >= 1 and quorum >= 2 and noise == "system"
     if strict:
-        decide(policy, job, "train", SIZE)
+        decide(policy, job, "train", SIZE, QUORUM)
     else:
         assert refusal(policy, job).code in (Code.POLICY_PRIVACY, Code.POLICY_SECAGG)
 

@@ -33,11 +33,11 @@ def test_the_same_release_gives_the_same_bytes_and_another_choice_is_refused():
     """Must: answer a repeated order. Must not: release shares of two sites under one number where f = 1."""
     federation, state, lost, holder = asked()
     store, others = federation.stores[holder], [site for site in federation.session.unmaskers if site != holder]
-    first = release(store, state.aggregation, state.set_digest, (lost,))
-    assert release(store, state.aggregation, state.set_digest, (lost,)) == first
+    first = release(store, state.aggregation, state.set_digest(holder), (lost,))
+    assert release(store, state.aggregation, state.set_digest(holder), (lost,)) == first
     for other in others[1:]:
         with refused(Code.E_SET):
-            release(store, state.aggregation, state.set_digest, (other,))
+            release(store, state.aggregation, state.set_digest(holder), (other,))
 
 
 def test_a_choice_of_lost_sites_outside_the_rules_is_refused_and_uses_nothing_up():
@@ -46,9 +46,9 @@ def test_a_choice_of_lost_sites_outside_the_rules_is_refused_and_uses_nothing_up
     other = next(site for site in federation.manifest.ids if site not in sites)
     for choice in ((), tuple(sorted(set(sites) - {holder}))[:2], (holder,), (other,), (99,)):
         with refused(Code.E_POLICY):
-            release(store, state.aggregation, state.set_digest, choice)
+            release(store, state.aggregation, state.set_digest(holder), choice)
     assert store.shares.released(federation.session.sid, 0) is None
-    assert release(store, state.aggregation, state.set_digest, (lost,)).lost == (lost,)
+    assert release(store, state.aggregation, state.set_digest(holder), (lost,)).lost == (lost,)
 
 
 def test_two_lost_sites_come_ascending_and_once():
@@ -56,8 +56,8 @@ def test_two_lost_sites_come_ascending_and_once():
     state = federation.answered(federation.collected(), federation.session.unmaskers)
     for choice in ((2, 1), (1, 1), (1, 2, 4)):
         with refused(Code.E_POLICY):
-            release(federation.stores[3], state.aggregation, state.set_digest, choice)
-    assert len(release(federation.stores[3], state.aggregation, state.set_digest, (1, 2)).shares) == 2
+            release(federation.stores[3], state.aggregation, state.set_digest(3), choice)
+    assert len(release(federation.stores[3], state.aggregation, state.set_digest(3), (1, 2)).shares) == 2
 
 
 def test_shares_complete_only_the_sum_that_this_site_answered_for():
@@ -67,21 +67,21 @@ def test_shares_complete_only_the_sum_that_this_site_answered_for():
     holder, lost = federation.session.unmaskers[:2]
     store = federation.stores[holder]
     with refused(Code.E_ROUND):
-        release(store, state.aggregation, state.set_digest, (lost,))
+        release(store, state.aggregation, state.set_digest(holder), (lost,))
     unmask(store, state.aggregation, state.members(holder))
     with refused(Code.E_SET):
         release(store, state.aggregation, OTHER, (lost,))
     with refused(Code.E_SET):
-        release(store, federation.aggregation(binding=digest("another")), state.set_digest, (lost,))
+        release(store, federation.aggregation(binding=digest("another")), state.set_digest(holder), (lost,))
     with refused(Code.E_ROUND):
-        release(store, federation.aggregation(1), state.set_digest, (lost,))
-    assert release(store, state.aggregation, state.set_digest, (lost,)).holder == holder
+        release(store, federation.aggregation(1), state.set_digest(holder), (lost,))
+    assert release(store, state.aggregation, state.set_digest(holder), (lost,)).holder == holder
 
 
 def test_a_site_that_was_recovered_still_answers_one_set_only():
     """Its masks are known then, but what it says must not be a second answer."""
     federation, state, lost, holder = asked()
-    release(federation.stores[holder], state.aggregation, state.set_digest, (lost,))
+    release(federation.stores[holder], state.aggregation, state.set_digest(holder), (lost,))
     members = state.members(lost)
     unmask(federation.stores[lost], state.aggregation, members[:-1])
     with refused(Code.E_SET):
@@ -102,7 +102,7 @@ def test_shares_of_a_number_are_gone_with_the_first_act_under_a_larger_one(act):
         later = federation.collected(2, sites=[site for site in federation.manifest.ids if site != holder])
         unmask(store, later.aggregation, later.members(holder))
     with refused(Code.E_ROUND):
-        release(store, state.aggregation, state.set_digest, (lost,))
+        release(store, state.aggregation, state.set_digest(holder), (lost,))
     assert store.shares.share(sid, 1, lost) is None
     assert store.shares.share(sid, 2, lost) is not None
 
@@ -120,7 +120,7 @@ def test_shares_of_a_session_are_gone_with_the_next(act):
         replace(later, stores=later.stores | {holder: store}).report(holder, later.aggregation())
     assert store.shares.share(federation.session.sid, 3, lost) is None
     with refused(Code.E_ROUND):
-        release(store, state.aggregation, state.set_digest, (lost,))
+        release(store, state.aggregation, state.set_digest(holder), (lost,))
 
 
 ORDER = st.tuples(st.sampled_from(["answer", "release", "report"]), st.integers(0, 2), st.sampled_from([1, 2, 3, 4]))
@@ -146,7 +146,7 @@ def test_whatever_is_asked_in_whatever_order_one_choice_of_lost_sites_a_number_i
             elif kind == "report":
                 federation.report(holder, federation.aggregation(number, state.aggregation.binding))
             else:
-                release(store, state.aggregation, state.set_digest, (lost,))
+                release(store, state.aggregation, state.set_digest(holder), (lost,))
                 assert number in answered
                 assert number >= newest
                 assert released.setdefault(number, lost) == lost

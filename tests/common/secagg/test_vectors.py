@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from common.secagg import (
 from common.secagg.discrete import discrete_gaussian
 from common.secagg.keys import Pair, agree, decapsulate, public
 from common.secagg.parcels import box_key, opened_parcel, sealed_parcel
+from common.secagg.regular import maskers, order_of
 from common.secagg.shamir import from_coefficients, join
 from common.secagg.statements import sign_release
 from common.secagg.wire import SessionRecord, ShareRelease
@@ -109,7 +111,14 @@ def hybrid(given: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def manifest_of(signers: dict[int, Signer]) -> Manifest:
+RULES = Rules(
+    unmaskers_min=2, quorum_min=2, orgs_min=1, sites_max=4, corrupt_max=1, overlap_min=1, rounds_max=8, suite=1
+)
+
+
+def manifest_of(
+    signers: dict[int, Signer], unmaskers: tuple[int, ...] = (1, 2), rules: Rules = RULES, salt: bytes = b""
+) -> Manifest:
     return Manifest(
         federation="vectors",
         version=1,
@@ -125,22 +134,49 @@ def manifest_of(signers: dict[int, Signer]) -> Manifest:
             )
             for number, signer in signers.items()
         ),
-        unmaskers=(1, 2),
-        rules=Rules(
-            unmaskers_min=2, quorum_min=2, orgs_min=1, sites_max=4, corrupt_max=1, overlap_min=1, rounds_max=8, suite=1
-        ),
+        unmaskers=unmaskers,
+        rules=rules,
+        salt=salt,
     )
+
+
+def signers_of(given: dict[str, Any]) -> dict[int, Signer]:
+    return {int(site): Signer.from_seed(bytes.fromhex(seed)) for site, seed in given["identities"].items()}
 
 
 def whole_round(given: dict[str, Any]) -> dict[str, Any]:
     """Three sites, two of them unmask, suite 1, from fixed secrets: every byte that crosses the wire."""
-    signers = {int(site): Signer.from_seed(bytes.fromhex(seed)) for site, seed in given["identities"].items()}
-    manifest = manifest_of(signers)
+    signers = signers_of(given)
+    found = played(given, signers, manifest_of(signers))
+    return {**found, "h_S": found["h_S"]["1"]}
+
+
+def regular_round(given: dict[str, Any]) -> dict[str, Any]:
+    """Four sites, three of them unmask, each site masks for two of these."""
+    signers, rules = signers_of(given), replace(RULES, unmaskers_min=3, quorum_min=4, masks_each=2)
+    manifest = manifest_of(signers, (1, 2, 3), rules, of_hex(given, "salt"))
+    chosen = {str(site): list(manifest.lots.maskers((1, 2, 3), site)) for site in signers}
+    return {**played(given, signers, manifest), "maskers": chosen}
+
+
+def lots(given: dict[str, Any]) -> dict[str, Any]:
+    """The order of all unmasking sites by site, and the first of them that are in a session."""
+    unmaskers, chosen = tuple(given["unmaskers"]), tuple(given["chosen"])
+    return {
+        "orders": {str(site): list(order_of(of_hex(given, "h_F"), unmaskers, site)) for site in given["sites"]},
+        "maskers": {
+            str(site): list(maskers(of_hex(given, "h_F"), unmaskers, chosen, given["k"], site))
+            for site in given["sites"]
+        },
+    }
+
+
+def played(given: dict[str, Any], signers: dict[int, Signer], manifest: Manifest) -> dict[str, Any]:
     session = SessionRecord(
         sid=of_hex(given, "sid"),
         manifest=manifest.digest,
         job=of_hex(given, "job"),
-        unmaskers=(1, 2),
+        unmaskers=manifest.unmaskers,
         first=0,
         count=8,
         suite=1,
@@ -150,7 +186,7 @@ def whole_round(given: dict[str, Any]) -> dict[str, Any]:
         manifest=manifest, session=session, number=5, binding=of_hex(given, "h_model"), ring=codec.ring
     )
     seeds = {int(site): RoundSeed(bytes.fromhex(seed)) for site, seed in given["rho"].items()}
-    keys = [round_keys(signers[site], session, site, 5, seeds[site]) for site in (1, 2)]
+    keys = [round_keys(signers[site], session, site, 5, seeds[site]) for site in manifest.unmaskers]
     state, reports = Collecting.open(aggregation, signers), {}
     for site, signer in signers.items():
         exchange = X25519PrivateKey.from_private_bytes(bytes.fromhex(given["esk"][str(site)]))
@@ -158,7 +194,9 @@ def whole_round(given: dict[str, Any]) -> dict[str, Any]:
         reports[site] = masked_report(signer, aggregation, keys, encoded, exchange)
         state = state.receive(site, reports[site])
     closed = state.close()
-    totals = {site: mask_total(signers[site], aggregation, seeds[site], closed.members(site)) for site in (1, 2)}
+    totals = {
+        site: mask_total(signers[site], aggregation, seeds[site], closed.members(site)) for site in manifest.unmaskers
+    }
     return {
         "manifest": canonical(json.loads(sealed(manifest, signers[1]))).decode(),
         "h_F": manifest.digest.hex(),
@@ -166,7 +204,7 @@ def whole_round(given: dict[str, Any]) -> dict[str, Any]:
         "ctx": aggregation.context.hex(),
         "key_signatures": [key.signature.hex() for key in keys],
         "reports": {str(site): [report.body.hex(), report.signature.hex()] for site, report in reports.items()},
-        "h_S": totals[1].set_digest.hex(),
+        "h_S": {str(site): total.set_digest.hex() for site, total in totals.items()},
         "totals": {str(site): [total.body.hex(), total.signature.hex()] for site, total in totals.items()},
         "sum": closed.unmask(totals.values(), codec).values.tolist(),
     }
@@ -223,6 +261,8 @@ PARTS = {
     "primitives": primitives,
     "hybrid": hybrid,
     "whole_round": whole_round,
+    "lots": lots,
+    "regular_round": regular_round,
     "noise": noise,
     "shamir": shamir,
     "parcel": parcel,
