@@ -32,8 +32,8 @@ class AggregationSettings:
     groups            random parts of the cohort with a secure sum each, for strategies that outvote lying sites;
                       the coordinator then sees sums over fewer sites
     deadline_seconds  a round closes then, whoever is missing
-    protocol          "alm": some sites unmask, in one round trip; "bonawitz": all sites hold shares for their
-                      neighbours, in four, and any of them may be lost at any time
+    protocol          "alm": some sites unmask, two round trips; "bonawitz": all sites hold shares for their
+                      neighbours, five round trips, and any site may be lost at any time
     session_rounds    aggregations that one enrolment of unmasking sites serves
     bits, bound       ring and largest coordinate of an update in range mode (mode M1 and "none")
     """
