@@ -40,7 +40,6 @@ class AggregationSettings:
 
     strategy: str
     settings: dict[str, Setting] = field(default_factory=dict)
-    secure: Literal["alm-v1"]
     quorum: int
     deadline_seconds: float
     protocol: Literal["alm", "bonawitz"] = "alm"

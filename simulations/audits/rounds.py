@@ -28,6 +28,9 @@ def miscounted(run: Run, accounts: Iterable[Account]) -> Iterator[Finding]:
         yield Finding(Problem.ROUNDS_MISMATCH, "", "they are not numbered 1, 2, 3, … without gaps and repeats")
     if type(asked) is not int or len(numbers) != asked:
         yield Finding(Problem.ROUNDS_MISMATCH, "", f"it holds {len(numbers)} rounds, and the job asked for {asked}")
+    for row in run.rounds:
+        if sorted(site for group in row.get("groups") or [row["sites"]] for site in group) != sorted(row["sites"]):
+            yield Finding(Problem.ROUNDS_MISMATCH, "", f"the groups of round {row['round']} are not its sites")
     for part, number, sites in _sums(run):
         if len(set(sites)) < len(sites):
             yield Finding(Problem.ROUNDS_MISMATCH, "", f"the {part} sum of round {number} names a site twice")
@@ -61,7 +64,7 @@ def thin(run: Run, terms: Terms) -> Iterator[Finding]:
 def _sums(run: Run) -> Iterator[tuple[Partition, int, Sequence[str]]]:
     """Partition, round and sites of every sum that was opened."""
     for row in run.rounds:
-        yield "train", row["round"], row["sites"]
+        yield from (("train", row["round"], group) for group in row.get("groups") or [row["sites"]])
     if evaluation := run.facts.get("evaluation"):
         yield "holdout", evaluation["round"], evaluation["sites"]
 

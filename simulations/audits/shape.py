@@ -94,6 +94,7 @@ class _Round:
 
     round: int
     sites: list[str]
+    groups: list[list[str]] | None = None
     refusals: list[_Refused] = field(default_factory=list)
     epsilon: dict[str, float | None] | None = None
     bytes: dict[str, int] | None = None
