@@ -135,9 +135,12 @@ def invalid(what: str, why: str, do: str) -> Refusal:
 def _check(value: Mapping[str, Any], kind: Any, place: str) -> None:
     try:
         msgspec.convert(value, type=kind, strict=True)
+        where = _not_finite(value, "")
     except msgspec.ValidationError as error:
         raise invalid(place, str(error).replace("`", "'"), "Use the directory as it was written") from None
-    if where := _not_finite(value, ""):
+    except RecursionError:
+        raise invalid(place, "it is nested too deeply", "Use the directory as it was written") from None
+    if where:
         raise invalid(place, f"the number at {where[1:]} is not finite", "Use the directory as it was written")
 
 

@@ -26,6 +26,9 @@ from common.secagg.rules import Rules
 from common.statement import signed as signed_statement
 from common.statement import statement_of
 from common.work import Work, work_of
+from simulations.audits.privacy import audit
+from simulations.audits.record import Anchors
+from simulations.audits.runs import read_run
 from simulations.scenario import example, read_scenario
 
 RUN = "5f" * 16
@@ -102,6 +105,32 @@ def sign(folder: Path) -> None:
 def parameters_after(rounds: int, size: int) -> Flat:
     """The invented model after so many rounds."""
     return np.random.default_rng([9, rounds]).normal(size=size).astype(np.float32)
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change run.json as somebody without any key can."""
+    facts = json.loads((run / "run.json").read_text())
+    change(facts)
+    (run / "run.json").write_text(json.dumps(facts))
+
+
+def edit_rounds(run: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
+    """The same with rounds.jsonl."""
+    rows = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    change(rows)
+    (run / "rounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def problems(run: Path, anchors: Anchors | None = None) -> set[str]:
+    """What the audit finds; and nothing may be claimed of a run in which anything was."""
+    found = audit(read_run(run), anchors or Anchors())
+    assert found["verified"] is not bool(found["problems"])
+    assert found["verdict"] == ("FAIL" if found["problems"] else "PASS")
+    if found["problems"]:
+        assert found["epsilon"] is None
+        assert all("no differential privacy is claimed" in claim for claim in found["claims"])
+    json.dumps(found, allow_nan=False)
+    return set(found["problems"])
 
 
 def signed_manifest() -> bytes:

@@ -70,3 +70,13 @@ def test_the_file_and_its_line_are_named(run: Run, tmp_path: Path) -> None:
     (folder / "rounds.jsonl").write_text(first + "\n" + json.dumps({**json.loads(second), "sites": "clinic-a"}))
     with pytest.raises(Refusal, match=r"rounds\.jsonl, line 2 not read"):
         read_run(folder)
+
+
+@pytest.mark.parametrize("place", ["versions", "statement", "something"])
+def test_a_record_that_is_nested_too_deeply_is_refused(run: Run, place: str) -> None:
+    deep: Any = 1
+    for _ in range(900):
+        deep = {"a": [deep]}
+    with pytest.raises(Refusal) as refused:
+        check_facts(changed(run.facts, (place,), deep))
+    assert refused.value.code is Code.DATA_INVALID
