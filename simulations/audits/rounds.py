@@ -28,8 +28,10 @@ def miscounted(run: Run, accounts: Iterable[Account]) -> Iterator[Finding]:
         yield Finding(Problem.ROUNDS_MISMATCH, "", "they are not numbered 1, 2, 3, … without gaps and repeats")
     if type(asked) is not int or len(numbers) != asked:
         yield Finding(Problem.ROUNDS_MISMATCH, "", f"it holds {len(numbers)} rounds, and the job asked for {asked}")
+    grouped = run.facts["job"].get("aggregation", {}).get("groups", 1) > 1
     for row in run.rounds:
-        if sorted(site for group in row.get("groups") or [row["sites"]] for site in group) != sorted(row["sites"]):
+        groups = row.get("groups")
+        if (grouped or groups) and sorted(site for group in groups or () for site in group) != sorted(row["sites"]):
             yield Finding(Problem.ROUNDS_MISMATCH, "", f"the groups of round {row['round']} are not its sites")
     for part, number, sites in _sums(run):
         if len(set(sites)) < len(sites):

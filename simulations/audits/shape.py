@@ -28,10 +28,16 @@ class _Model:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Aggregation:
+    groups: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Job:
     name: str
     model: _Model
     privacy: _Privacy
+    aggregation: _Aggregation = _Aggregation()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,3 +78,9 @@ def test_a_site_that_the_manifest_does_not_name_is_found(run: Path, place: str):
         edit(run, lambda facts: facts[place].update({"clinic-z": facts[place]["clinic-a"]}))
     sign(run)
     assert problems(run) == {"MANIFEST_INVALID"}
+
+
+def test_a_job_in_groups_whose_rounds_name_none_is_found(run: Path):
+    edit(run, lambda facts: facts["job"]["aggregation"].update(groups=2))
+    sign(run)
+    assert "ROUNDS_MISMATCH" in problems(run)
