@@ -29,7 +29,7 @@ def budget_of(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
     Errors: Refusal LEDGER_TAMPERED, LEDGER_ROLLED_BACK, FILE_MISSING (identity, key of the split).
     """
     rules = read(Policy, Path(settings.policy)).privacy
-    entries = _entries(settings, held)
+    entries, head = _verified(settings, held)
     spent = spending_of(entries, rules.stated_delta, REPORT)
     return {
         "dataset": held.dataset,
@@ -40,6 +40,7 @@ def budget_of(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
         "left": max(0.0, rules.max_epsilon - spent.gated),
         "delta": rules.stated_delta,
         "entries": len(entries),
+        "head": head,
         "void": list(spent.void),
     }
 
@@ -50,11 +51,11 @@ def epsilon_with(settings: SiteSettings, held: DataSettings, charges: Sequence[t
     Errors: as `budget_of`.
     """
     rules = read(Policy, Path(settings.policy)).privacy
-    return spending([*charged(_entries(settings, held)), *charges], rules.stated_delta, ONLINE).gated
+    return spending([*charged(_verified(settings, held)[0]), *charges], rules.stated_delta, ONLINE).gated
 
 
-def _entries(settings: SiteSettings, held: DataSettings) -> list[Entry]:
-    """The verified entries of the data set's ledger; none if it was never charged."""
+def _verified(settings: SiteSettings, held: DataSettings) -> tuple[list[Entry], str | None]:
+    """The verified entries of the data set's ledger and its head (hex); none if it was never charged."""
     newest = _remembered(settings, held)  # before the ledger: the agent may add a line in between
     path = ledger_path(settings, held)
     found = [Line(*row) for row in _rows(path, "SELECT body, hash, signature FROM lines ORDER BY seq")]
@@ -64,7 +65,7 @@ def _entries(settings: SiteSettings, held: DataSettings) -> list[Entry]:
     public = Signer.load(Path(settings.state) / "identity").public
     for seq, line in enumerate(found):
         check_signature(line, public, seq)
-    return entries
+    return entries, found[-1].hash.hex() if found else None
 
 
 def _remembered(settings: SiteSettings, held: DataSettings) -> bytes | None:

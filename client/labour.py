@@ -95,7 +95,7 @@ class Labour:
         self._bench(work).load(parameters)
         guard.refuse_beyond(work.plan(order.task))
         holding = self._holdings.open(work.job.dataset, work.job.data)
-        reservation = guard.reserve(work.plan(order.task), _facts(order, digest))
+        reservation = guard.reserve(work.plan(order.task), _facts(order, work, digest))
         try:
             release = self._released(order, work, Paid(holding, guard, reservation))
         except Exception as error:
@@ -181,9 +181,10 @@ def _stated(ledger: Ledger, work: Work) -> float:
     return ledger.spending(delta).gated if delta is not None else float("inf")
 
 
-def _facts(order: AnyWork, digest: bytes) -> Facts:
+def _facts(order: AnyWork, work: Work, digest: bytes) -> Facts:
     return Facts(
         run=order.run.hex(),
+        job=work.job.digest().hex(),
         round=order.round,
         attempt=order.attempt,
         number=order.number,

@@ -35,11 +35,13 @@ class Kind(StrEnum):
 class Facts:
     """Which order caused an entry.
 
-    run, order, model  hex digests of the run, the signed order, and the parameters it started from
-    number             aggregation number
+    run, job, order, model  hex: name of the run, digests of its job, of the signed order, and of the parameters that
+                            work started from
+    number                  aggregation number
     """
 
     run: str = ""
+    job: str = ""
     round: int = 0
     attempt: int = 0
     number: int = 0

@@ -89,6 +89,14 @@ def compare_plans(run: Run, work: Work | None, accounts: Iterable[Account]) -> I
             yield Finding(Problem.PLAN_MISMATCH, "", f"the sites did not charge one plan of mode {mode} for {part}")
     if work is not None:
         yield from _unlike_the_job(work, plans)
+        yield from _of_another_job(work.job.digest().hex(), accounts)
+
+
+def _of_another_job(job: str, accounts: Iterable[Account]) -> Iterator[Finding]:
+    """Sites whose ledgers say that they worked for another job than that of run.json, in whatever setting."""
+    for account in accounts:
+        if any(entry.facts is not None and entry.facts.job != job for entry in account.mine):
+            yield Finding(Problem.JOB_MISMATCH, account.site, "its charges name another job than run.json holds")
 
 
 def _unlike_the_job(work: Work, plans: Iterable[MechanismPlan]) -> Iterator[Finding]:

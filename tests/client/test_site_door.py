@@ -55,6 +55,7 @@ def test_the_budget_is_recomputed_while_the_agent_holds_the_ledger(desk: Desk) -
     (held,) = found["datasets"]
     assert held["dataset"] == "clinics"
     assert held["entries"] == 3
+    assert held["head"] == desk.sessions[1]._holdings.ledger("clinics").head.hex()
     assert held["limit"] == 8.0
     assert 0 < held["training"] < 8
     assert held["holdout"] == 0.0

@@ -164,7 +164,7 @@ def _chain(work: Work, name: str, rounds: int, spoil: Spoil) -> list[Line]:
     works = [(train, n, n - 1) for n in range(1, rounds + 1) if present(name, n)] + [(counts, rounds, rounds)]
     for plan, number, before in works:
         model = hashlib.sha256(parameters_after(before, work.layout.size).tobytes()).hexdigest()
-        facts = Facts(run=RUN, round=number, number=number, model=model)
+        facts = Facts(run=RUN, job=work.job.digest().hex(), round=number, number=number, model=model)
         add(Kind.RESERVE, facts=facts, partition=plan.partition, plan_id=plan.plan_id, plan=plan, steps=plan.steps)
         add(Kind.SETTLE, steps=plan.steps, reserve=len(lines) - 1, output="cd" * 32)
     return lines

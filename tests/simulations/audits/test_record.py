@@ -72,22 +72,22 @@ def cut(run: Path) -> None:
 
 def test_a_run_that_was_cut_in_half_is_not_what_the_coordinator_signed(run: Path):
     cut(run)
-    assert problems(run) == {"RECORD_MISMATCH", "ROUNDS_MISMATCH", "MODEL_MISMATCH"}
+    assert problems(run) == {"RECORD_MISMATCH", "ROUNDS_MISMATCH", "MODEL_MISMATCH", "JOB_MISMATCH"}
 
 
 def test_a_cut_run_that_lost_its_statement_is_unsigned(run: Path):
     cut(run)
     edit(run, lambda facts: (facts.pop("statement"), facts.pop("signature")))
-    assert problems(run) == {"RECORD_UNSIGNED"}
+    assert problems(run) == {"RECORD_UNSIGNED", "JOB_MISMATCH"}
 
 
-def test_a_cut_run_that_its_coordinator_signed_is_found_by_a_head_that_a_keeper_noted(honest: Path, run: Path):
-    """Nothing in the folder can tell: every part of it was really signed. So somebody outside must know more."""
+def test_a_cut_run_that_its_coordinator_signed_is_found_by_the_job_that_sites_signed(honest: Path, run: Path):
+    """Must: find it in the folder alone, for the job says how many rounds there are; and by a head that a keeper noted."""
     noted = {site: row["head"] for site, row in json.loads((honest / "run.json").read_text())["heads"].items()}
     cut(run)
     sign(run)
-    assert problems(run) == set()
-    assert problems(run, Anchors(heads={"clinic-b": noted["clinic-b"]})) == {"HEAD_MISMATCH"}
+    assert problems(run) == {"JOB_MISMATCH"}
+    assert problems(run, Anchors(heads={"clinic-b": noted["clinic-b"]})) == {"JOB_MISMATCH", "HEAD_MISMATCH"}
     assert problems(honest, Anchors(heads=noted)) == set()
 
 

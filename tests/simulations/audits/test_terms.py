@@ -59,6 +59,16 @@ def test_a_job_that_says_other_than_what_sites_signed_is_found(run: Path, change
     assert all((site["delta"], site["mode"], site["unit"]) == (1e-4, "M2", "record") for site in found["sites"])
 
 
+@pytest.mark.parametrize(
+    ("part", "change"), [("training", {"learning_rate": 9.0}), ("aggregation", {"deadline_seconds": 9.0})]
+)
+def test_settings_that_change_no_plan_are_signed_by_the_sites_too(run: Path, part: str, change: dict[str, Any]):
+    """Each charge names the job it was for: not even the coordinator can tell of another one afterwards."""
+    edit(run, lambda facts: facts["job"][part].update(change))
+    sign(run)
+    assert problems(run) == {"JOB_MISMATCH"}
+
+
 @pytest.mark.parametrize(("part", "change"), [("training", {"local_steps": 3}), ("aggregation", {"quorum": 4}),
                                               ("model", {"name": "cnn"}), ("evaluation", {"bins": 4})])  # fmt: skip
 def test_other_parts_of_the_job_that_change_its_plans_are_found(run: Path, part: str, change: dict[str, Any]):
@@ -80,7 +90,7 @@ def test_a_run_that_cost_more_than_its_plans_promised_is_found(tmp_path: Path):
         facts["job"]["privacy"].update(epsilon=0.2, evaluation_epsilon=0.2)
 
     run = write_run(tmp_path / "run", rounds=ROUNDS, spoil=promise_less, change=agree)
-    assert problems(run) == {"BUDGET_EXCEEDED"}
+    assert problems(run) == {"BUDGET_EXCEEDED", "JOB_MISMATCH"}
 
 
 def test_sites_that_signed_different_plans_are_found(tmp_path: Path):
