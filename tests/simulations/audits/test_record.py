@@ -82,7 +82,7 @@ def test_a_cut_run_that_lost_its_statement_is_unsigned(run: Path):
 
 
 def test_a_cut_run_that_its_coordinator_signed_is_found_by_the_job_that_sites_signed(honest: Path, run: Path):
-    """Must: find it in the folder alone, for the job says how many rounds there are; and by a head that a keeper noted."""
+    """Must: find it in the folder alone, for the job says how many rounds there are; and by a head somebody noted."""
     noted = {site: row["head"] for site, row in json.loads((honest / "run.json").read_text())["heads"].items()}
     cut(run)
     sign(run)
