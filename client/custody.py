@@ -85,6 +85,9 @@ class KeyStore(Protocol):
     def answer(self, place: Place, answer: Answer) -> None:
         """Keep the answer; erase the number's seed and what is of earlier attempts. Refuses a second answer."""
 
+    def forget_job(self, job: bytes) -> None:
+        """Erase all secrets of a job's sessions: its run is over."""
+
     def forget(self, sid: bytes) -> None:
         """Erase all secrets of a session that is over: none of its open numbers will be answered any more."""
 

@@ -29,7 +29,10 @@ CREATE TABLE share (
     PRIMARY KEY (sid, number, dealer));
 CREATE TABLE released (sid BLOB NOT NULL, number INTEGER NOT NULL, lost TEXT NOT NULL, PRIMARY KEY (sid, number));
 """
-STEPS = (_TABLES, _LEDGER_HEADS, _SHARES)  # what each version added to the one before it
+_TIMES = """
+CREATE TABLE enrolled (sid BLOB PRIMARY KEY, wall REAL NOT NULL) WITHOUT ROWID;
+"""
+STEPS = (_TABLES, _LEDGER_HEADS, _SHARES, _TIMES)  # what each version added to the one before it
 VERSION = len(STEPS)
 
 

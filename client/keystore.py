@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from common.secagg.keys import RoundSeed
 from common.secagg.wire import MaskTotal
 
 _LIMIT = 2**40  # bytes of a stored answer: it was ours
+KEPT_SECONDS = 7 * 86400.0  # after which no secret of a session is kept, though its run may never have ended
 _FORGET_EARLIER = (
     *FORGET_EARLIER_SHARES,
     "DELETE FROM seed WHERE sid IN (SELECT sid FROM session WHERE job = ? AND sid != ?)",
@@ -61,10 +63,12 @@ class SqliteKeyStore:
         _refuse_lost(folder)
         lock = _locked(folder / "lock")
         try:
-            return cls(identity, connected(folder / "state.sqlite"), lock)
+            store = cls(identity, connected(folder / "state.sqlite"), lock)
         except BaseException:
             os.close(lock)
             raise
+        store.forget_old(time.time())
+        return store
 
     @classmethod
     def volatile(cls, identity: Signer) -> SqliteKeyStore:
@@ -97,6 +101,7 @@ class SqliteKeyStore:
         """Pin the session and keep its secrets; erase those of the job's earlier ones. Refuses a sid that has any."""
         with self._transaction() as cursor:
             self._pin(place)
+            cursor.execute("INSERT OR IGNORE INTO enrolled VALUES (?, ?)", (place.sid, time.time()))
             for query in _FORGET_EARLIER:
                 cursor.execute(query, (place.job, place.sid))
             try:
@@ -167,9 +172,23 @@ class SqliteKeyStore:
 
     def forget(self, sid: bytes) -> None:
         """Erase all secrets of the session: none of its open numbers will be answered any more."""
+        self._forget_all([sid])
+
+    def forget_job(self, job: bytes) -> None:
+        """Erase all secrets of a job's sessions: its run is over."""
+        self._forget_all([sid for (sid,) in self._connection.execute("SELECT sid FROM session WHERE job = ?", (job,))])
+
+    def forget_old(self, now: float) -> None:
+        """Erase the secrets of sessions that this site enrolled in over KEPT_SECONDS ago, whatever became of them."""
+        query = "SELECT sid FROM enrolled WHERE wall < ?"
+        self._forget_all([sid for (sid,) in self._connection.execute(query, (now - KEPT_SECONDS,))])
+
+    def _forget_all(self, sids: Sequence[bytes]) -> None:
+        if not sids:
+            return
         with self._transaction() as cursor:
-            for query in ("DELETE FROM seed WHERE sid = ?", *FORGET_SHARES):
-                cursor.execute(query, (sid,))
+            for query in ("DELETE FROM seed WHERE sid = ?", "DELETE FROM enrolled WHERE sid = ?", *FORGET_SHARES):
+                cursor.executemany(query, [(sid,) for sid in sids])
 
     def newest_head(self, dataset: str) -> bytes | None:
         """The newest head that the ledger of a data set (keyed hash of its name, hex) is known to have had."""

@@ -51,7 +51,7 @@ def enrol(store: KeyStore, manifest: Manifest, session: SessionRecord) -> tuple[
     check_pinned(store, session.sid, record)
     numbers = range(session.first, session.first + session.count)
     seeds = store.seeds(session.sid)
-    if not seeds and store.last_reported(session.sid) is None:
+    if not seeds and store.pinned(session.sid) is None:  # a session whose seeds are erased gets no new ones
         seeds = {number: RoundSeed.generate() for number in numbers}
         place = Place(sid=session.sid, record=record, job=session.job, number=session.first, attempt=session.first)
         store.enrol(place, seeds, RoundSeed.generate() if manifest.rules.lost_max else None)

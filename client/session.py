@@ -207,6 +207,7 @@ class Session:
         self._decide(work.job, "ledger", work)
         ledger = self._holdings.ledger(work.job.dataset)
         mark = self._holdings.mark(work.job.dataset, work.job.data)
+        self._store.forget_job(work.job.digest())  # asked for when a run is over
         return LedgerReply(order=digest, entries=ledger.public_lines(), head=ledger.head, data=mark)
 
     def _decide(self, job: Job, task: TaskName, work: Work) -> None:

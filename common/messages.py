@@ -122,7 +122,10 @@ class RecoverOrder(Order, frozen=True, kw_only=True, tag="recover"):
 
 
 class LedgerOrder(Order, frozen=True, kw_only=True, tag="ledger"):
-    """Send the public entries of the ledger that this job's data set is charged to."""
+    """The run is over: send the public entries of the ledger that this job's data set is charged to.
+
+    The site erases what is left of the job's mask keys and shares.
+    """
 
 
 class Accepted(Reply, frozen=True, kw_only=True, tag="accepted"):
