@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -20,6 +21,7 @@ from common.secagg import parse_manifest, sealed
 from common.secagg.regular import (
     CHANCE,
     Lots,
+    _tail,
     exposure,
     fewest_masked,
     ideal_masks,
@@ -249,3 +251,13 @@ def test_a_session_has_exactly_the_unmasking_sites_that_the_check_counted_on():
     with refused(Code.E_POLICY, "must have 5"):
         check_session(more, altered(session, manifest=more.digest))
     check_session(manifest_of(10, wide), altered(session, manifest=manifest_of(10, wide).digest))
+
+
+@given(st.integers(1, 200), st.integers(1, 99), st.floats(1, 60))
+def test_the_bound_for_the_most_sites_holds_for_the_binomial_itself_and_is_not_far_from_it(count, percent, nats):
+    """Must: exceed it with chance e^-nats at most. Must not: be more than a tenth of all sites and five too careful."""
+    share, most = Fraction(percent, 100), _tail(count, percent / 100, nats)
+    chances = [comb(count, each) * share**each * (1 - share) ** (count - each) for each in range(count + 1)]
+    assert sum(chances[most + 1 :]) <= Fraction(math.exp(-nats))
+    exact = next(each for each in range(count + 1) if sum(chances[each + 1 :]) <= Fraction(math.exp(-nats)))
+    assert exact <= most <= exact + count / 10 + 5
