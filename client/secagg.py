@@ -126,6 +126,8 @@ def unmask(store: KeyStore, aggregation: Aggregation, members: Sequence[Member])
     """
     own = aggregation.manifest.site_of(store.identity.public).id
     place = place_of(aggregation)
+    if len(members) > (most := aggregation.manifest.rules.sites_max):  # before anything is hashed
+        raise _set_refused(f"it has over {most} reports")
     digest = set_digest(aggregation.context, members)
     check_pinned(store, place.sid, place.record)
     if (earlier := store.answered(place.sid, place.number)) is not None:

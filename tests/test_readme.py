@@ -2,9 +2,9 @@
 
 A fenced block marked `console` or `bash` holds commands. In a `console` block they follow `$ `, the rest is output.
 All commands of one document run in order in one new folder; `make` targets must exist; an audit or an explanation may
-end with any verdict, everything else must end well. A line that ends in `&` stays in the foreground of a terminal of its
-own: the test waits for its first output and stops it, as Ctrl-C would, after the document's last command. A block after
-`<!-- not run: reason -->` needs a world of its own; its `hushfed` commands must exist.
+end with any verdict, everything else must end well. A line that ends in `&` stays in the foreground of a terminal of
+its own: the test waits for its first output and stops it, as Ctrl-C would, after the document's last command. A block
+after `<!-- not run: reason -->` needs a world of its own; its `hushfed` commands must exist.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ BAD = {
     "too many ciphertexts": (Code.E_KEY, lambda s: s.receive(s.signed(ciphertexts=s.report.ciphertexts * 2))),
     "another site's name": (Code.E_SET, lambda s: s.receive(s.signed(site=2))),
     "another number": (Code.E_ROUND, lambda s: s.receive(s.signed(number=1))),
-    "a set of everybody, often": (Code.E_DUP, lambda s: s.ask(s.members() * 4096)),
+    "a set of everybody, often": (Code.E_SET, lambda s: s.ask(s.members() * 4096)),
     "a set with one signature changed": (
         Code.E_SIG,
         lambda s: s.ask((altered(s.members()[0], signature=bytes(64)), *s.members()[1:])),
