@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -22,6 +23,7 @@ import msgspec
 from common.errors import Code, Refusal
 
 T = TypeVar("T")
+_SCALARS = frozenset({bool, int, float, str})  # exactly these: a member of an enum is none of them
 _LARGEST = sys.float_info.max  # NaN and infinity are beyond it, and so is an integer that has no float
 
 
@@ -80,6 +82,8 @@ def plain(value: Any) -> Any:
 
     Every setting is spelled out, also one that has its default, so that equal values have one form.
     """
+    if value is None or type(value) in _SCALARS:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -169,7 +173,7 @@ def _refuse_unknown(kind: Any, table: Any, where: str) -> None:
     kind = _dataclass_of(kind)
     if kind is None or not isinstance(table, Mapping):
         return
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     known = [field.name for field in dataclasses.fields(kind)]
     for name, value in table.items():
         if name not in known:
@@ -180,6 +184,12 @@ def _refuse_unknown(kind: Any, table: Any, where: str) -> None:
         inner = f"{where}.{name}" if where else name
         for item in value if isinstance(value, list) else [value]:
             _refuse_unknown(hints[name], item, inner)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, read once: its annotations are text."""
+    return typing.get_type_hints(kind)
 
 
 def _dataclass_of(hint: Any) -> Any:

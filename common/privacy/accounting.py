@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -52,6 +52,7 @@ class Charge:
     distance: float = 0.0
 
 
+@cache
 def accountant() -> str:
     """Name and version of what computes epsilon, as every claim prints it."""
     return f"PLD, dp-accounting {version('dp-accounting')}"

@@ -31,6 +31,7 @@ from simulations.audits.record import Anchors
 from simulations.audits.runs import read_run
 from simulations.scenario import example, read_scenario
 
+ROUNDS = 6  # of the run that tests of audits share
 RUN = "5f" * 16
 NAMES = ("clinic-a", "clinic-b", "clinic-c", "clinic-d")
 SIGNERS = {

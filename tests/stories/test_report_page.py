@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from simulations.audits.fairness import Tolerance
 from simulations.report.comparison import compare
 from simulations.report.page import build
+from tests.simulations.recorded import write_run
 
-RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "simulations" / "recorded.py"))
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 pytestmark = pytest.mark.story
@@ -35,8 +34,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    first = RECORDED["write_run"](folder / "first", rounds=30)
-    void = RECORDED["write_run"](folder / "void", rounds=6, noise="replay")
+    first = write_run(folder / "first", rounds=30)
+    void = write_run(folder / "void", rounds=6, noise="replay")
     return {
         "report": build(first, tolerance=Tolerance(difference=0.1)),
         "void": build(void),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from simulations.audits.door import app
+from tests.simulations.recorded import MANIFEST, SIGNERS, signed_manifest, write_run
 
-RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))
 METRIC = {"value", "low", "high", "tolerance", "verdict"}
 GROUP = {"group", "n", "selection_rate", "true_positive_rate", "false_positive_rate", "accuracy"}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(RECORDED["write_run"](tmp_path_factory.mktemp("door") / "run", rounds=6))
+    return str(write_run(tmp_path_factory.mktemp("door") / "run", rounds=6))
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def test_privacy_passes_with_its_keys(run: str):
 
 
 def test_privacy_fails_with_exit_code_1(run: str, tmp_path: Path):
-    copy = RECORDED["write_run"](tmp_path / "run", rounds=6)
+    copy = write_run(tmp_path / "run", rounds=6)
     (copy / "ledgers" / "clinic-b.jsonl").write_bytes(b"{}\n")
     code, found = call("privacy", str(copy))
     assert code == 1
@@ -54,14 +53,14 @@ def test_privacy_fails_with_exit_code_1(run: str, tmp_path: Path):
 @pytest.fixture
 def known(run: str, tmp_path: Path) -> dict[str, str]:
     """What an auditor got elsewhere: the signed manifest, the key of governance, the heads that keepers noted."""
-    (tmp_path / "manifest.json").write_bytes(RECORDED["signed_manifest"]())
-    (tmp_path / "governance.pub").write_text(RECORDED["SIGNERS"]["governance"].public.hex() + "\n")
+    (tmp_path / "manifest.json").write_bytes(signed_manifest())
+    (tmp_path / "governance.pub").write_text(SIGNERS["governance"].public.hex() + "\n")
     heads = json.loads((Path(run) / "run.json").read_text())["heads"]
     (tmp_path / "heads.json").write_text(json.dumps({site: row["head"] for site, row in heads.items()}))
     (tmp_path / "wrong.json").write_text(json.dumps({"clinic-a": "ab" * 32}))
     (tmp_path / "broken.json").write_text(json.dumps({"clinic-a": 5}))
     (tmp_path / "other.pub").write_text("ab" * 32)
-    return {"run": run, "at": str(tmp_path), "hex": RECORDED["SIGNERS"]["governance"].public.hex()}
+    return {"run": run, "at": str(tmp_path), "hex": SIGNERS["governance"].public.hex()}
 
 
 def test_privacy_is_anchored_by_what_the_auditor_got_elsewhere(known: dict[str, str]):
@@ -97,7 +96,7 @@ def test_an_anchor_that_does_not_hold_is_refused(known: dict[str, str], words: l
 
 def test_a_person_reads_the_digest_of_the_manifest_and_what_to_compare_it_with(known: dict[str, str]):
     told = " ".join(CliRunner().invoke(app, ["privacy", known["run"]]).stdout.split())
-    assert RECORDED["MANIFEST"].digest.hex() in told
+    assert MANIFEST.digest.hex() in told
     assert "Compare the manifest's digest with the one that the federation's governance tells you" in told
     words = ["--manifest", f"{known['at']}/manifest.json", "--governance", known["hex"]]
     told = CliRunner().invoke(app, ["privacy", known["run"], *words]).stdout

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,23 +11,7 @@ from safetensors.numpy import load, save
 from common.privacy.entries import Entry
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
-
-RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))
-write_run = RECORDED["write_run"]
-sign = RECORDED["sign"]
-problems = RECORDED["problems"]
-ROUNDS = 6
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = write_run(tmp_path_factory.mktemp("honest") / "run", rounds=ROUNDS)
-    return folder
-
-
-@pytest.fixture
-def run(honest: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(honest, tmp_path / "run"))
+from tests.simulations.recorded import ROUNDS, problems, sign, write_run
 
 
 def other_model(run: Path) -> None:

@@ -6,8 +6,6 @@ The coordinator signs whatever these tests change: what sites signed must tell t
 from __future__ import annotations
 
 import json
-import runpy
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,21 +15,7 @@ import pytest
 from common.errors import Code, Refusal
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
-
-RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))
-write_run, sign = RECORDED["write_run"], RECORDED["sign"]
-ROUNDS = 6
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = write_run(tmp_path_factory.mktemp("honest") / "run", rounds=ROUNDS)
-    return folder
-
-
-@pytest.fixture
-def run(honest: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(honest, tmp_path / "run"))
+from tests.simulations.recorded import sign, write_run
 
 
 def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,26 +18,7 @@ from common.statement import ADDED_TO_RUN, signed, statement_of
 from simulations.audits.privacy import audit
 from simulations.audits.record import Anchors
 from simulations.audits.runs import read_run
-
-RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))
-write_run = RECORDED["write_run"]
-sign = RECORDED["sign"]
-edit = RECORDED["edit"]
-edit_rounds = RECORDED["edit_rounds"]
-MANIFEST = RECORDED["MANIFEST"]
-problems = RECORDED["problems"]
-ROUNDS = 6
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = write_run(tmp_path_factory.mktemp("honest") / "run", rounds=ROUNDS)
-    return folder
-
-
-@pytest.fixture
-def run(honest: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(honest, tmp_path / "run"))
+from tests.simulations.recorded import MANIFEST, ROUNDS, edit, edit_rounds, parameters_after, problems, sign
 
 
 def test_changed_rounds_are_found(run: Path):
@@ -63,7 +42,7 @@ def cut(run: Path) -> None:
         facts.update(heads=heads, evaluation=None)
 
     edit(run, shorten)
-    model = RECORDED["parameters_after"](half, 12)
+    model = parameters_after(half, 12)
     arrays = load((run / "model.safetensors").read_bytes())
     flat = {"linear.weight": model[:11].reshape(1, 11), "linear.bias": model[11:]}
     assert {name: array.shape for name, array in flat.items()} == {name: array.shape for name, array in arrays.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,25 +10,7 @@ import pytest
 
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
-
-RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))
-write_run = RECORDED["write_run"]
-sign = RECORDED["sign"]
-edit = RECORDED["edit"]
-edit_rounds = RECORDED["edit_rounds"]
-problems = RECORDED["problems"]
-ROUNDS = 6
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = write_run(tmp_path_factory.mktemp("honest") / "run", rounds=ROUNDS)
-    return folder
-
-
-@pytest.fixture
-def run(honest: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(honest, tmp_path / "run"))
+from tests.simulations.recorded import ROUNDS, edit, edit_rounds, problems, sign
 
 
 def numbered(numbers: list[int]) -> Callable[[list[dict[str, Any]]], object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ import pytest
 from common.errors import Code, Refusal
 from simulations.audits.runs import Run, read_run
 from simulations.audits.shape import check_facts, check_round
-
-write_run = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))["write_run"]
+from tests.simulations.recorded import write_run
 
 
 @pytest.fixture(scope="module")

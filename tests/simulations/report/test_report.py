@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from simulations.report.comparison import compare
 from simulations.report.door import app
 from simulations.report.page import build
 from simulations.report.words import ACCURACIES
-
-RECORDED = runpy.run_path(str(Path(__file__).parent.parent / "recorded.py"))
-write_run = RECORDED["write_run"]
+from tests.simulations.recorded import write_run
 
 
 @pytest.fixture(scope="module")
