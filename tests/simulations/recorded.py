@@ -31,8 +31,8 @@ from simulations.audits.record import Anchors
 from simulations.audits.runs import read_run
 from simulations.scenario import example, read_scenario
 
-ROUNDS = 6  # of the run that tests of audits share
 RUN = "5f" * 16
+ROUNDS = 6  # of a run of which little needs to be seen
 NAMES = ("clinic-a", "clinic-b", "clinic-c", "clinic-d")
 SIGNERS = {
     name: Signer.from_seed(hashlib.sha256(name.encode()).digest()) for name in (*NAMES, "coordinator", "governance")
