@@ -18,7 +18,7 @@ unmask = Session._unmask
 def unmask_unless_lost(session: Session, order: Any, *rest: Any) -> Any:
     """`Session._unmask`, but not for the number that is to be lost."""
     folder = Path(session._settings.state).parent
-    while (folder / "lose").exists() and (folder / "lose").read_text() == str(order.number):
+    while (folder / "lose").exists() and (folder / "lose").read_text() == str(order.sets[0].number):
         (folder / "lost").touch()
         time.sleep(0.02)
     return unmask(session, order, *rest)
