@@ -132,6 +132,30 @@ def test_sets_that_differ_in_too_few_sites_are_refused():
     assert later.opened(later.collected(3, sites=[1, 2, 3])).count == 3
 
 
+def test_sets_of_groups_are_held_against_the_whole_attempt_before():
+    """Must: refuse a set near one of the last attempt as the last group of the next one, too; and near one of its own.
+
+    Must not: let go of a set because other groups of the attempt were answered before.
+    """
+    federation = Federation.open(9, rules=replace(RULES, overlap_min=2), numbers=9)
+
+    def answer(number: int, sites: list[int]) -> None:
+        aggregation = replace(federation.aggregation(number), groups=3)
+        state = Collecting.open(aggregation, federation.manifest.ids)
+        for site in sites:
+            state = state.receive(site, federation.report(site, aggregation))
+        site = federation.session.unmaskers[0]
+        unmask(federation.stores[site], aggregation, state.close().members(site))
+
+    for number, sites in enumerate(([1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 4, 7])):
+        answer(number, sites)
+    for number, near in ((4, [1, 2]), (5, [1, 4])):
+        with refused(Code.E_SET):
+            answer(number, near)
+    for number, sites in ((6, [2, 3]), (7, [4, 5, 6])):  # two attempts later it is over
+        answer(number, sites)
+
+
 def test_a_number_whose_seed_is_erased_is_not_unmasked():
     federation = Federation.open(3)
     earlier = federation.collected(0)
