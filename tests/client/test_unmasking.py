@@ -11,7 +11,7 @@ from msgspec.structs import replace as altered
 
 from client.secagg import unmask
 from common.errors import Code, Refusal
-from common.secagg import Rules, record_digest
+from common.secagg import Ring, Rules, record_digest
 from common.secagg.statements import member_of, sign_report
 from server.secagg import Collecting
 from tests.secagg_federation import RULES, Federation, digest, signer
@@ -88,6 +88,17 @@ def test_reports_of_two_models_cannot_be_unmasked_together():
     foreign = member_of(report, federation.session.unmaskers.index(federation.session.unmaskers[0]))
     with refused(Code.E_SIG):
         unmask(store, aggregation, (*members, foreign))
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_reports_of_one_ring_are_not_unmasked_in_another(bits):
+    """Masks of 32 bits that are summed as halves of 16 tell their carries, and by these how single reports compare."""
+    store, aggregation, members = asked(Federation.open(4))
+    lanes = aggregation.ring.lanes
+    for ring in (Ring(bits, 2 * lanes), Ring(bits, lanes), Ring(32, lanes + 4)):
+        with refused(Code.E_SIG):
+            unmask(store, replace(aggregation, ring=ring), members)
+    unmask(store, aggregation, members)
 
 
 def test_a_site_that_trained_one_model_does_not_unmask_another():
