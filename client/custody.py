@@ -79,8 +79,8 @@ class KeyStore(Protocol):
     def bound(self, binding: bytes) -> tuple[bytes, int] | None:
         """Session and number of the answer over this binding."""
 
-    def last_members(self, job: bytes, count: int) -> tuple[frozenset[int], ...]:
-        """Members of the `count` sets answered last for this job, in any session."""
+    def last_members(self, place: Place, count: int) -> tuple[frozenset[int], ...]:
+        """Members of the sets answered in this attempt, and of the `count` before it for its job, in any session."""
 
     def answer(self, place: Place, answer: Answer) -> None:
         """Keep the answer; erase the number's seed and what is of earlier attempts. Refuses a second answer."""

@@ -149,10 +149,12 @@ class SqliteKeyStore:
         row = self._row("SELECT sid, number FROM answered WHERE binding = ?", binding)
         return None if row is None else (bytes(row[0]), int(row[1]))
 
-    def last_members(self, job: bytes, count: int) -> tuple[frozenset[int], ...]:
-        """Members of the `count` sets answered last for this job, in any session."""
+    def last_members(self, place: Place, count: int) -> tuple[frozenset[int], ...]:
+        """Members of the sets answered in this attempt, and of the `count` before it for its job, in any session."""
+        here = self._row("SELECT count(*) FROM answered WHERE sid = ? AND number >= ?", place.sid, place.attempt)
         query = "SELECT members FROM answered JOIN session USING (sid) WHERE job = ? ORDER BY place DESC LIMIT ?"
-        return tuple(_ids(members) for (members,) in self._connection.execute(query, (job, count)))
+        rows = self._connection.execute(query, (place.job, count + (here[0] if here else 0)))
+        return tuple(_ids(members) for (members,) in rows)
 
     def answer(self, place: Place, answer: Answer) -> None:
         """Keep the answer; erase the number's seed and what is of earlier attempts. Refuses a second answer."""

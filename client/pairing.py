@@ -101,7 +101,7 @@ class Pairing:
 
     def _refuse_overlap(self, attempt: Attempt, survivors: Sequence[int]) -> None:
         """Two sets that differ in one site would give that site away by subtraction."""
-        for last in self._store.last_members(attempt.session.job, 1):
+        for last in self._store.last_members(place_of(attempt), 1):
             if 0 < (differ := len(last ^ set(survivors))) < attempt.manifest.rules.overlap_min:
                 why = f"it differs from the last one in {differ} sites only"
                 raise Refusal(Code.E_SET, "Set refused", why, "Repeat the round with another set")

@@ -246,7 +246,7 @@ def _check_bindings(store: KeyStore, place: Place) -> None:
 def _check_overlap(store: KeyStore, aggregation: Aggregation, members: Sequence[Member]) -> None:
     """Two sets that differ in one site would give that site away by subtraction."""
     sites = {member.site for member in members}
-    for last in store.last_members(aggregation.session.job, aggregation.groups):
+    for last in store.last_members(place_of(aggregation), aggregation.groups):
         if 0 < (differ := len(last ^ sites)) < aggregation.manifest.rules.overlap_min:
             raise _set_refused(f"it differs from one of the last attempt in {differ} sites only")
 

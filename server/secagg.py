@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec.structs import replace as altered
 
 from common.errors import Code, Refusal
 from common.secagg.codec import Codec, Sum
+from common.secagg.keys import agree
 from common.secagg.manifest import Manifest
 from common.secagg.masks import Lanes, Ring, reduce, unpack
 from common.secagg.statements import Aggregation, maskers_of, member_of, set_digest, verify_member, verify_total
@@ -97,8 +99,9 @@ class Collecting:
     def receive(self, site: int, report: MaskedReport) -> Collecting:
         """With one report more, from the site that signed the message it came in.
 
-        Errors: Refusal E_SET (not asked), E_DUP, E_ROUND (another number), E_KEY (ciphertexts), E_SIG (not signed for
-        this aggregation), MESSAGE_INVALID (length). Nothing is added then.
+        Errors: Refusal E_SET (not asked), E_DUP, E_ROUND (another number), E_KEY (ciphertexts, or a key of small order:
+        unmasking sites would refuse the whole set for it), E_SIG (not signed for this aggregation), MESSAGE_INVALID
+        (length). Nothing is added then.
         """
         about = self.aggregation
         if report.site != site or site not in self.cohort:
@@ -112,6 +115,7 @@ class Collecting:
             raise Refusal(Code.E_KEY, "Report refused", "ciphertexts are missing or too many", "Use the round's keys")
         member = member_of(report, None)
         verify_member(about.manifest, about.context, member)
+        agree(X25519PrivateKey.generate(), report.exchange)
         self.total.add(len(self.reports), report.body)
         return replace(self, reports={**self.reports, site: Received(member, report.ciphertexts)})
 

@@ -30,9 +30,13 @@ def record_digest(session: SessionRecord) -> bytes:
     return hashlib.sha256(pack(session)).digest()
 
 
-def context_digest(manifest: bytes, record: bytes, number: int, binding: bytes) -> bytes:
-    """ctx, from h_F, h_R, the aggregation number, and h_model (32 bytes each)."""
-    return hashlib.sha256(_CONTEXT + manifest + record + _le(number) + binding).digest()
+def context_digest(manifest: bytes, record: bytes, number: int, binding: bytes, ring: Ring) -> bytes:
+    """ctx, from h_F, h_R, the aggregation number, h_model (32 bytes each), and the ring: width b, lanes D.
+
+    The ring is in it because masks that are summed in lanes of another width tell more than their sum: carries.
+    """
+    place = _le(number) + binding + _le(ring.bits) + _le(ring.lanes)
+    return hashlib.sha256(_CONTEXT + manifest + record + place).digest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,8 @@ class Aggregation:
     @cached_property
     def context(self) -> bytes:
         """ctx."""
-        return context_digest(self.manifest.digest, record_digest(self.session), self.number, self.binding)
+        record = record_digest(self.session)
+        return context_digest(self.manifest.digest, record, self.number, self.binding, self.ring)
 
 
 def check_session(manifest: Manifest, session: SessionRecord) -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace as altered
 
 from client.secagg import unmask
 from common.errors import Code, Refusal
-from common.secagg import Rules, record_digest
+from common.secagg import Ring, Rules, record_digest
 from common.secagg.statements import member_of, sign_report
 from server.secagg import Collecting
 from tests.secagg_federation import RULES, Federation, digest, signer
@@ -90,6 +90,17 @@ def test_reports_of_two_models_cannot_be_unmasked_together():
         unmask(store, aggregation, (*members, foreign))
 
 
+@pytest.mark.parametrize("bits", [16, 24])
+def test_reports_of_one_ring_are_not_unmasked_in_another(bits):
+    """Masks of 32 bits that are summed as halves of 16 tell their carries, and by these how single reports compare."""
+    store, aggregation, members = asked(Federation.open(4))
+    lanes = aggregation.ring.lanes
+    for ring in (Ring(bits, 2 * lanes), Ring(bits, lanes), Ring(32, lanes + 4)):
+        with refused(Code.E_SIG):
+            unmask(store, replace(aggregation, ring=ring), members)
+    unmask(store, aggregation, members)
+
+
 def test_a_site_that_trained_one_model_does_not_unmask_another():
     """Model inconsistency: an unmasking site that reported knows what the round was about."""
     federation = Federation.open(4)
@@ -130,6 +141,30 @@ def test_sets_that_differ_in_too_few_sites_are_refused():
         with refused(Code.E_SET):
             unmask(later.stores[site], state.aggregation, state.members(site))
     assert later.opened(later.collected(3, sites=[1, 2, 3])).count == 3
+
+
+def test_sets_of_groups_are_held_against_the_whole_attempt_before():
+    """Must: refuse a set near one of the last attempt as the last group of the next one, too; and near one of its own.
+
+    Must not: let go of a set because other groups of the attempt were answered before.
+    """
+    federation = Federation.open(9, rules=replace(RULES, overlap_min=2), numbers=9)
+
+    def answer(number: int, sites: list[int]) -> None:
+        aggregation = replace(federation.aggregation(number), groups=3)
+        state = Collecting.open(aggregation, federation.manifest.ids)
+        for site in sites:
+            state = state.receive(site, federation.report(site, aggregation))
+        site = federation.session.unmaskers[0]
+        unmask(federation.stores[site], aggregation, state.close().members(site))
+
+    for number, sites in enumerate(([1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 4, 7])):
+        answer(number, sites)
+    for number, near in ((4, [1, 2]), (5, [1, 4])):
+        with refused(Code.E_SET):
+            answer(number, near)
+    for number, sites in ((6, [2, 3]), (7, [4, 5, 6])):  # two attempts later it is over
+        answer(number, sites)
 
 
 def test_a_number_whose_seed_is_erased_is_not_unmasked():

@@ -173,6 +173,16 @@ def test_a_spoiled_report_is_refused_and_adds_nothing(code, spoil):
     assert federation.opened(state.close()).values[0] == 6
 
 
+def test_a_key_of_small_order_is_refused_though_its_site_signed_it():
+    """Unmasking sites refuse the whole set for it: one site would stop every round, and they would be blamed."""
+    federation = Federation.open(3)
+    state, report = reported(federation)
+    context = state.aggregation.context
+    with refused(Code.E_KEY):
+        state.receive(1, sign_report(signer(1), context, altered(report, exchange=bytes(32))))
+    assert federation.opened(state.receive(1, report).receive(2, federation.report(2, state.aggregation)).close())
+
+
 def test_a_report_of_a_wrong_length_is_refused_though_its_site_signed_it():
     federation = Federation.open(3)
     state, report = reported(federation)
