@@ -18,6 +18,7 @@ from common.secagg.masks import Ring
 from common.secagg.wire import MaskedReport, MaskTotal, Member, RoundKeys, SessionRecord, ShareRelease
 
 _CONTEXT = b"alm-v1/ctx\0"
+_BOUND = b"alm-v1/bound\0"
 _KEYS = b"alm-v1/hk\0"
 _REPORT = b"alm-v1/report\0"
 _UNMASK = b"alm-v1/unmask\0"
@@ -30,13 +31,17 @@ def record_digest(session: SessionRecord) -> bytes:
     return hashlib.sha256(pack(session)).digest()
 
 
-def context_digest(manifest: bytes, record: bytes, number: int, binding: bytes, ring: Ring) -> bytes:
-    """ctx, from h_F, h_R, the aggregation number, h_model (32 bytes each), and the ring: width b, lanes D.
+def context_digest(manifest: bytes, record: bytes, number: int, bound: bytes) -> bytes:
+    """ctx, from h_F, h_R, the aggregation number, and what it is over (32 bytes each)."""
+    return hashlib.sha256(_CONTEXT + manifest + record + _le(number) + bound).digest()
+
+
+def bound_digest(binding: bytes, ring: Ring) -> bytes:
+    """What an aggregation is over: h_model, and the ring's width b and lanes D.
 
     The ring is in it because masks that are summed in lanes of another width tell more than their sum: carries.
     """
-    place = _le(number) + binding + _le(ring.bits) + _le(ring.lanes)
-    return hashlib.sha256(_CONTEXT + manifest + record + place).digest()
+    return hashlib.sha256(_BOUND + binding + _le(ring.bits) + _le(ring.lanes)).digest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,7 @@ class Aggregation:
     def context(self) -> bytes:
         """ctx."""
         record = record_digest(self.session)
-        return context_digest(self.manifest.digest, record, self.number, self.binding, self.ring)
+        return context_digest(self.manifest.digest, record, self.number, bound_digest(self.binding, self.ring))
 
 
 def check_session(manifest: Manifest, session: SessionRecord) -> None:

@@ -62,8 +62,7 @@ def primitives(given: dict[str, Any]) -> dict[str, Any]:
     """Key agreement, context, mask key, keystream and one masked vector in suite 1."""
     site_key = X25519PrivateKey.from_private_bytes(of_hex(given, "esk"))
     unmasker_key = X25519PrivateKey.from_private_bytes(of_hex(given, "hsk"))
-    record, ring = (of_hex(given, "h_F"), of_hex(given, "h_R")), Ring(given["b"], given["D"])
-    context = context_digest(*record, given["r"], of_hex(given, "h_model"), ring)
+    context = context_digest(*(of_hex(given, name) for name in ("h_F", "h_R")), given["r"], of_hex(given, "h_model"))
     shared = agree(site_key, public(unmasker_key))
     pair = Pair(
         context=context,
