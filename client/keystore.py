@@ -99,6 +99,7 @@ class SqliteKeyStore:
 
     def enrol(self, place: Place, seeds: Mapping[int, RoundSeed], box: RoundSeed | None = None) -> None:
         """Pin the session and keep its secrets; erase those of the job's earlier ones. Refuses a sid that has any."""
+        self.forget_old(time.time())
         with self._transaction() as cursor:
             self._pin(place)
             cursor.execute("INSERT OR IGNORE INTO enrolled VALUES (?, ?)", (place.sid, time.time()))
@@ -132,7 +133,7 @@ class SqliteKeyStore:
             cursor.execute("INSERT INTO reported VALUES (?, ?, ?)", (place.sid, place.number, place.binding))
             cursor.execute("DELETE FROM seed WHERE sid = ? AND number < ?", (place.sid, place.attempt))
             cursor.execute(FORGET_BEFORE, (place.sid, place.attempt))
-            for query in FORGET_EARLIER_SHARES if last is None else ():
+            for query in _FORGET_EARLIER if last is None else ():
                 cursor.execute(query, (place.job, place.sid))
 
     def answered(self, sid: bytes, number: int) -> Answer | None:
