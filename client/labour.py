@@ -109,9 +109,7 @@ class Labour:
             manifest=work.manifest,
             session=order.session,
             number=order.number,
-            binding=work.binding(
-                order.task, order.round, order.attempt, parameters, work.group_of(order.session, order.number)
-            ),
+            binding=work.binding(order, parameters, work.group_of(order.session, order.number)),
             ring=work.codec(order.task).ring,
             groups=work.job.aggregation.groups,
         )

@@ -84,7 +84,7 @@ def attempt_of(manifest: Manifest, order: AdvertiseOrder, work: Work, parameters
         session=order.session,
         number=order.number,
         cohort=order.cohort,
-        binding=work.binding(order.task, order.round, order.attempt, parameters),
+        binding=work.binding(order, parameters),
         ring=work.codec(order.task).ring,
         quorum=max(work.job.aggregation.quorum, manifest.rules.quorum_min),
     )

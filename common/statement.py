@@ -13,9 +13,7 @@ from common.identity import Signer, verify
 
 SCHEMA = 1
 CONTEXT = b"hushfed/record/v1\0"
-ADDED_TO_RUN = frozenset({"statement", "signature", "accuracy", "baselines", "seeds"})
-ADDED_TO_ROUNDS = frozenset({"exact_accuracy"})  # what only a world that holds all data can measure afterwards
-_APART = frozenset({"run", "job", "manifest", "heads", "fingerprints", "evaluation"})
+_APART = frozenset({"run", "job", "manifest", "heads", "fingerprints", "evaluation", "statement", "signature"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +34,7 @@ class Statement:
     rounds, rows  how many rounds there were, and what rounds.jsonl says of them
     model         of the bytes of model.safetensors
     evaluation    of the counts, also when there are none
-    rest          of everything else that the coordinator wrote into run.json
+    rest          of everything else in run.json
     """
 
     schema: int
@@ -55,11 +53,11 @@ class Statement:
 def statement_of(run: Mapping[str, Any], rounds: Iterable[Mapping[str, Any]], model: bytes) -> Statement:
     """The statement about a run's record: run.json, the objects of rounds.jsonl, and the bytes of the model's file.
 
-    What a simulation adds to them afterwards (`ADDED_TO_RUN`, `ADDED_TO_ROUNDS`) is no part of it.
+    All of them is in it but the statement itself and its signature.
     Errors: Refusal CONFIG_INVALID for a value without a canonical form or of a wrong type.
     """
-    rows = [{name: value for name, value in row.items() if name not in ADDED_TO_ROUNDS} for row in rounds]
-    rest = {name: value for name, value in run.items() if name not in ADDED_TO_RUN | _APART}
+    rows = [dict(row) for row in rounds]
+    rest = {name: value for name, value in run.items() if name not in _APART}
     table = {
         "schema": SCHEMA,
         "run": run["run"],

@@ -7,11 +7,13 @@ import math
 import struct
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from common.errors import Code, Refusal
 from common.job import Job
 from common.metrics import CountShape
 from common.models.catalogue import build
@@ -22,7 +24,20 @@ from common.secagg.codec import IntegerCodec, RangeCodec, Sum
 from common.secagg.manifest import Manifest
 from common.secagg.wire import SessionRecord
 
-_BINDING = b"hushfed/binding/v1\0"
+_BINDING = b"hushfed/binding/v2\0"
+
+
+class About(Protocol):
+    """What a sum is about, as every order for it says: the run by its random id, and the place in it."""
+
+    @property
+    def run(self) -> bytes: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def round(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -78,8 +93,10 @@ class Work:
         if self.job.privacy.mode == "M2":
             return IntegerCodec(dimension=self.training.dimension, sites_max=sites)
         bits, bound = self.job.aggregation.bits, self.job.aggregation.bound
-        assert bits is not None  # noqa: S101  # the job was checked
-        assert bound is not None  # noqa: S101
+        if bits is None or bound is None:
+            raise Refusal(
+                Code.CONFIG_INVALID, "No codec", "the job gives no aggregation.bits or no bound", "Give both in the job"
+            )
         cap = float(max(site.nominal_records for site in self.manifest.sites))
         return RangeCodec(dimension=self.layout.size, bits=bits, sites_max=sites, bound=bound, weight_cap=cap)
 
@@ -95,9 +112,12 @@ class Work:
         """Which group of its attempt a number of a session is for, from 0 on."""
         return (number - session.first) % self.job.aggregation.groups
 
-    def binding(self, task: Task, round_number: int, attempt: int, parameters: Flat, group: int = 0) -> bytes:
-        """h_model: the digest that every report of one sum is bound to, so that no site saw another model."""
-        place = struct.pack("<8sQQQ", task.encode(), round_number, attempt, group)
+    def binding(self, about: About, parameters: Flat, group: int = 0) -> bytes:
+        """h_model: the digest that every report of one sum is bound to, so that no site saw another model.
+
+        It names the run, so that a job that runs again asks for new sums and not for those of its first run.
+        """
+        place = struct.pack("<16s8sQQQ", about.run, about.task.encode(), about.round, about.attempt, group)
         return hashlib.sha256(_BINDING + self.job.digest() + place + model_digest(self.layout, parameters)).digest()
 
 

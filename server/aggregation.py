@@ -19,7 +19,7 @@ from common.work import Work
 from server.checkpoints import State
 from server.cohort import Patience
 from server.enrolment import Opening
-from server.gathering import Answer, Questions
+from server.gathering import Questions
 from server.groups import grouped
 from server.opening import Notes, Opener
 from server.secagg import Collecting, thin
@@ -128,9 +128,7 @@ class Aggregator:
             manifest=self._work.manifest,
             session=order.session,
             number=order.number,
-            binding=self._work.binding(
-                order.task, order.round, order.attempt, np.frombuffer(order.parameters, "<f4"), place
-            ),
+            binding=self._work.binding(order, np.frombuffer(order.parameters, "<f4"), place),
             ring=self._work.codec(order.task).ring,
             groups=self._work.job.aggregation.groups,
         )
@@ -145,7 +143,8 @@ class Aggregator:
             code: Code | None = answer.code or Code.MESSAGE_INVALID
             if isinstance(answer.reply, Reported):
                 charges[answer.site] = (answer.reply.head, answer.reply.epsilon)
-                lots[place[answer.site]], code = _received(lots[place[answer.site]], answer)
+                at = place[answer.site]
+                lots[at], code = _received(lots[at], answer.site, answer.reply)
             if code:
                 notes.refused[answer.site] = code
             self._patience.note(answer.site, silent=code is Code.SITE_UNREACHABLE)
@@ -196,10 +195,9 @@ class Aggregator:
         return self._work.job.aggregation.deadline_seconds
 
 
-def _received(lot: Lot, answer: Answer) -> tuple[Lot, Code | None]:
-    """`lot` with the report of `answer`, or with the code that says why it was left out."""
-    assert isinstance(answer.reply, Reported)  # noqa: S101  # the caller looked
+def _received(lot: Lot, site: int, reply: Reported) -> tuple[Lot, Code | None]:
+    """`lot` with the report in a site's reply, or with the code that says why it was left out."""
     try:
-        return Lot(lot.order, lot.collecting.receive(answer.site, answer.reply.report)), None
+        return Lot(lot.order, lot.collecting.receive(site, reply.report)), None
     except Refusal as refusal:
         return lot, refusal.code

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from common.errors import Code, Refusal
+from common.identity import Signer
 from common.job import Job
 from common.parameters import Flat
+from common.statement import signed, statement_of
 from common.work import model_of
 from deploy.provision import FederationFolder
 from simulations.report.page import build
@@ -38,8 +40,8 @@ def refuse_to_overwrite(out: Path) -> None:
 def finish(scenario: Scenario, job: Job, federation: FederationFolder, result: Path, out: Path) -> dict[str, Any]:
     """Write the run directory `out` from the coordinator's `result`; return what commands print of it.
 
-    What only a world that holds all data knows (exact accuracy, baselines, its seed) is added; the coordinator's
-    signature covers everything else and still holds.
+    What only a world that holds all data knows (exact accuracy, baselines, its seed) is added, and the world's
+    coordinator signs the whole again.
     """
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -48,24 +50,20 @@ def finish(scenario: Scenario, job: Job, federation: FederationFolder, result: P
     history = sorted((result.parent / "history").glob("*.f32"))[1:]
     models = [np.frombuffer(path.read_bytes(), "<f4") for path in history]
     found = measure(job, federation, models or [_flat(part / "model.safetensors", job)])
+    rows = [json.loads(line) for line in (part / "rounds.jsonl").read_text().splitlines()]
     if models:
-        _add_curve(part / "rounds.jsonl", found.curve)
+        rows = [row | {"exact_accuracy": exact} for row, exact in zip(rows, found.curve, strict=True)]
     table |= {"accuracy": found.accuracy, "baselines": found.as_dict()}
     table["seeds"] = {"job": job.seed, "world": scenario.world.seed}
+    statement = statement_of(table, rows, (part / "model.safetensors").read_bytes())
+    table |= signed(statement, Signer.load(federation.coordinator / "identity.key"))
+    (part / "rounds.jsonl").write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
     (part / "run.json").write_text(json.dumps(table, indent=2, sort_keys=True) + "\n")
     build(part)
     if out.exists():
         out.rmdir()
     part.replace(out)
     return summary(table, out)
-
-
-def _add_curve(path: Path, curve: Sequence[float | None]) -> None:
-    """Write the exact accuracy after each round beside what the coordinator could know."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for row, accuracy in zip(rows, curve, strict=True):
-        row["exact_accuracy"] = accuracy
-    path.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
 
 
 def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class PairwiseAggregator:
             session=order.session,
             number=order.number,
             cohort=order.cohort,
-            binding=work.binding(order.task, order.round, order.attempt, state.parameters),
+            binding=work.binding(order, state.parameters),
             ring=work.codec(order.task).ring,
             quorum=max(work.job.aggregation.quorum, rules.quorum_min),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ def read_anchors(manifest: Path | None, governance: str | None, heads: Path | No
             "a manifest is believed only with the key that signed it",
             "Give --manifest FILE and --governance KEY together",
         )
-    known = read_manifest(manifest, _public_key(governance)) if manifest and governance else None
+    known = _believed(manifest, _public_key(governance)) if manifest and governance else None
     return Anchors(manifest=known, heads=_noted(heads) if heads else {})
 
 
@@ -102,18 +103,29 @@ def _coordinator(run: Run) -> bytes:
         return b""
 
 
+def _believed(file: Path, key: bytes) -> Manifest:
+    try:
+        return read_manifest(file, key)
+    except Refusal as refusal:
+        if refusal.code is not Code.E_SIG:
+            raise
+        raise Refusal(
+            Code.E_SIG,
+            f"{file} not believed",
+            "the key given with --governance did not sign it",
+            "Ask governance for its key and for the manifest in force, not whoever gave you the run",
+        ) from None
+
+
 def _public_key(text: str) -> bytes:
     """A key in hex, or in a file of hex."""
-    for words in (text, _content(Path(text)) if len(text) != 64 else ""):
-        try:
-            key = bytes.fromhex(words.strip())
-        except ValueError:
-            continue
-        if len(key) == 32:
+    file = Path(text)
+    words = _content(file) if len(text) != 64 and file.is_file() else text
+    with contextlib.suppress(ValueError):
+        if len(key := bytes.fromhex(words.strip())) == 32:
             return key
-    raise Refusal(
-        Code.CONFIG_INVALID, "Key of governance not read", "it is no Ed25519 key in hex", "Give 64 hex digits or a file"
-    )
+    why = "it is neither 64 hex digits of an Ed25519 key nor a file that holds them"
+    raise Refusal(Code.CONFIG_INVALID, "--governance not read", why, "Give either of them")
 
 
 def _noted(path: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from common.errors import Code, Refusal
 from simulations.audits.shape import check_facts, check_round, invalid, read_object
 
 SCHEMA = 1
+MOST_BYTES = 2**30  # of one file of a record; models of 10^8 parameters pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def read_run(folder: Path) -> Run:
     """The run in `folder`.
 
     Errors: Refusal FILE_MISSING if it is no run directory; RUN_FAILED if the run did not complete; DATA_INVALID if a
-    file does not have the form that this version writes.
+    file does not have the form that this version writes, or is no plain file of at most MOST_BYTES.
     """
     facts = read_object(_text(folder / "run.json"), "run.json")
     if facts.get("schema") != SCHEMA:
@@ -61,8 +62,8 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         facts=facts,
         rounds=rounds,
-        ledgers={file.stem: file.read_bytes() for file in files},
-        model=model.read_bytes() if model.is_file() else None,
+        ledgers={file.stem: _content(file) for file in files},
+        model=_content(model) if model.exists() else None,
     )
 
 
@@ -102,9 +103,19 @@ def _round(line: str, place: str) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return _content(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise invalid(path.name, "it is not UTF-8 text", "Use the directory as it was written") from None
+
+
+def _content(path: Path) -> bytes:
+    """Bytes of a plain file of bearable size: a device or a pipe has no end."""
+    try:
+        if path.exists() and not path.is_file():
+            raise invalid(path.name, "it is no plain file", "Use the directory as it was written")
+        if path.stat().st_size > MOST_BYTES:
+            raise invalid(path.name, f"it is larger than {MOST_BYTES} bytes", "Use the directory as it was written")
+        return path.read_bytes()
     except OSError:
         why = f"{path.parent} is no directory of a finished run"
         raise Refusal(Code.FILE_MISSING, f"{path.name} not read", why, "Give the directory that a run wrote") from None
-    except UnicodeDecodeError:
-        raise invalid(path.name, "it is not UTF-8 text", "Use the directory as it was written") from None

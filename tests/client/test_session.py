@@ -123,7 +123,7 @@ def test_a_sum_below_the_jobs_own_quorum_is_not_unmasked(desk: Desk) -> None:
     reports = [reply.report for site in (1, 2, 3) if isinstance(reply := thick.ask(site, order), Reported)]
     unmasker, place = order.session.unmaskers[0], 0
     members = tuple(member_of(report, place) for report in reports)
-    binding = thick.work.binding("train", 1, 0, np.frombuffer(order.parameters, "<f4"))
+    binding = thick.work.binding(order, np.frombuffer(order.parameters, "<f4"))
 
     def unmask(count: int) -> AnyReply:
         asked = Members(number=0, binding=binding, members=members[:count])

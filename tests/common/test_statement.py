@@ -1,4 +1,4 @@
-"""The coordinator's statement covers all of a record but what a simulation adds, and verifies for one key only."""
+"""The coordinator's statement covers all of a record, and verifies for one key only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from common.config import plain
 from common.errors import Code, Refusal
 from common.identity import Signer
-from common.statement import ADDED_TO_ROUNDS, ADDED_TO_RUN, opened, signed, statement_of
+from common.statement import opened, signed, statement_of
 
 SIGNER = Signer.from_seed(bytes(32))
 MODEL = b"the bytes of a model"
@@ -43,10 +43,9 @@ def test_a_signed_run_says_after_writing_and_reading_what_was_signed():
     assert statement.rounds == 2
 
 
-def test_what_a_simulation_adds_changes_nothing():
-    run = {**RUN, **dict.fromkeys(ADDED_TO_RUN, "added")}
-    rows = [{**row, **dict.fromkeys(ADDED_TO_ROUNDS, 0.5)} for row in ROWS]
-    assert statement_of(run, rows, MODEL) == statement_of(RUN, ROWS, MODEL)
+def test_the_statement_and_its_signature_are_no_part_of_what_is_stated():
+    run = {**RUN, "statement": {}, "signature": "ab"}
+    assert statement_of(run, ROWS, MODEL) == statement_of(RUN, ROWS, MODEL)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +61,9 @@ def test_what_a_simulation_adds_changes_nothing():
         ("evaluation", lambda run: run.update(evaluation=None)),
         ("rest", lambda run: run.update(seconds=1.0)),
         ("rest", lambda run: run.update(something="more")),
+        ("rest", lambda run: run.update(accuracy=0.99)),
+        ("rest", lambda run: run.update(baselines={"pooled_accuracy": 0.5})),
+        ("rest", lambda run: run.update(seeds={"world": 2})),
     ],
 )
 def test_each_change_of_the_record_shows_in_its_field(field: str, change: Callable[[dict[str, Any]], Any]):
@@ -75,6 +77,8 @@ def test_changed_rounds_and_another_model_show():
     true = plain(statement_of(RUN, ROWS, MODEL))
     fewer = plain(statement_of(RUN, ROWS[:1], MODEL))
     assert {name for name in true if true[name] != fewer[name]} == {"rounds", "rows"}
+    better = plain(statement_of(RUN, [{**row, "exact_accuracy": 0.99} for row in ROWS], MODEL))
+    assert {name for name in true if true[name] != better[name]} == {"rows"}
     other = plain(statement_of(RUN, ROWS, MODEL + b"!"))
     assert {name for name in true if true[name] != other[name]} == {"model"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.errors import Refusal
 from common.job import job_from_bytes
+from common.orders import Task
 from common.parameters import flatten
 from common.privacy.plan import LIVE_LANES
 from common.secagg.codec import IntegerCodec, RangeCodec, Sum
@@ -42,6 +44,15 @@ def summed(lanes: NDArray[np.int64]) -> Sum:
     return Sum(2, lanes, np.zeros(0, np.int64))
 
 
+class Place(NamedTuple):
+    """What a sum is about."""
+
+    run: bytes = bytes(16)
+    task: Task = "train"
+    round: int = 1
+    attempt: int = 0
+
+
 @pytest.fixture(scope="module", params=["M2", "M1", "none"])
 def work(request: pytest.FixtureRequest) -> Work:
     return work_of(scenario(request.param).job, manifest())
@@ -54,9 +65,8 @@ def test_two_parties_derive_the_same_from_the_same_bytes(work: Work) -> None:
     for task in ("train", "evaluate"):
         assert work.plan(task).plan_id == other.plan(task).plan_id
         assert work.codec(task) == other.codec(task)
-        assert work.binding(task, 1, 0, np.ones(work.layout.size, np.float32)) == other.binding(
-            task, 1, 0, np.ones(work.layout.size, np.float32)
-        )
+        about, ones = Place(task=task), np.ones(work.layout.size, np.float32)
+        assert work.binding(about, ones) == other.binding(about, ones)
 
 
 def test_each_task_reads_its_own_records(work: Work) -> None:
@@ -72,14 +82,16 @@ def test_the_binding_differs_with_everything_that_it_names(work: Work) -> None:
     moved[0] = np.nextafter(flat[0], np.float32(2))
     other = replace(work, job=replace(work.job, seed=work.job.seed + 1))
     bindings = {
-        work.binding("train", 1, 0, flat),
-        work.binding("evaluate", 1, 0, flat),
-        work.binding("train", 2, 0, flat),
-        work.binding("train", 1, 1, flat),
-        work.binding("train", 1, 0, moved),
-        other.binding("train", 1, 0, flat),
+        work.binding(Place(), flat),
+        work.binding(Place(run=b"another run of i"), flat),
+        work.binding(Place(task="evaluate"), flat),
+        work.binding(Place(round=2), flat),
+        work.binding(Place(attempt=1), flat),
+        work.binding(Place(), moved),
+        work.binding(Place(), flat, 1),
+        other.binding(Place(), flat),
     }
-    assert len(bindings) == 6
+    assert len(bindings) == 8
 
 
 def test_spare_attempts_are_those_of_the_job_and_at_most_one_for_counts(work: Work) -> None:

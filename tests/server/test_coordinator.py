@@ -82,6 +82,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"state": state, "desk": desk, "settings": settings_of(desk)}
 
 
+@pytest.mark.parametrize("protocol", ["alm", "bonawitz"])
+def test_an_unchanged_job_runs_again_without_a_lost_attempt(tmp_path: Path, protocol: str) -> None:
+    """Its sums are bound to the run, so that no site takes them for those of the first run, opened before."""
+    desk = desk_of(scenario("none", {"job.aggregation.protocol": protocol, "job.rounds": 2}), tmp_path / "world")
+    first = settings_of(desk)
+    for settings in (first, replace(first, state=first.state.with_name("again"))):
+        state = run_job(desk.work, questions_of(desk), settings)
+        assert [row["refusals"] for row in state.rounds] == [[], []]
+        assert not any(state.spent.values())
+    close(desk)
+
+
 def test_a_run_leaves_its_record_and_its_history(whole: dict[str, Any]) -> None:
     settings: RunSettings = whole["settings"]
     table = json.loads((settings.result / "run.json").read_text(), parse_constant=pytest.fail)

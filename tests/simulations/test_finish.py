@@ -93,18 +93,17 @@ def test_the_exact_curve_is_written_beside_what_the_coordinator_knew(
     assert rows[-1]["exact_accuracy"] == told["accuracy"]
 
 
-def test_what_is_added_leaves_the_coordinators_signature_whole(
-    world: tuple[Scenario, Finished], tmp_path: Path
-) -> None:
-    """Must: pass the audit, with the figure that it recomputed. Must not: hold after anything else was changed."""
+def test_what_is_added_is_signed_with_the_rest(world: tuple[Scenario, Finished], tmp_path: Path) -> None:
+    """Must: pass the audit, with the figure that it recomputed. Must not: hold after anything was changed."""
     told = finished(world, tmp_path / "out")
     found = strict(tmp_path / "out" / "audit.json")["privacy"]
     assert (found["verified"], found["problems"]) == (True, [])
     assert told["privacy"]["epsilon"] == found["epsilon"]
     facts = strict(tmp_path / "out" / "run.json")
-    (tmp_path / "out" / "run.json").write_text(json.dumps(facts | {"versions": {}}))
-    again = audit(read_run(tmp_path / "out"))
-    assert (again["problems"], again["epsilon"]) == (["RECORD_MISMATCH"], None)
+    for change in ({"versions": {}}, {"accuracy": 0.99}, {"baselines": None}):
+        (tmp_path / "out" / "run.json").write_text(json.dumps(facts | change))
+        again = audit(read_run(tmp_path / "out"))
+        assert (again["problems"], again["epsilon"]) == (["RECORD_MISMATCH"], None)
 
 
 def test_a_folder_that_holds_anything_is_refused_before_any_work(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_a_head_that_is_not_in_its_ledger_fails(known: dict[str, str]):
         ["--manifest", "{at}/manifest.json", "--governance", "{at}/heads.json"],
         ["--manifest", "{at}/heads.json", "--governance", "{hex}"],
         ["--manifest", "{at}/none.json", "--governance", "{hex}"], ["--heads", "{at}/none.json"],
+        ["--manifest", "{at}/manifest.json", "--governance", "zzz"],
         ["--heads", "{at}/broken.json"], ["--heads", "{at}/manifest.json"], ["--heads", "{at}/governance.pub"],
     ],
 )  # fmt: skip
@@ -92,6 +93,16 @@ def test_an_anchor_that_does_not_hold_is_refused(known: dict[str, str], words: l
     code, found = call("privacy", known["run"], *[word.format(**known) for word in words])
     assert code == 3
     assert found["refusal"]["code"] != "INTERNAL"
+
+
+def test_a_key_that_did_not_sign_the_manifest_or_is_none_is_told_so(known: dict[str, str]):
+    words = ["privacy", known["run"], "--manifest", f"{known['at']}/manifest.json", "--governance"]
+    _, found = call(*words, f"{known['at']}/other.pub")
+    assert found["refusal"]["code"] == "E_SIG"
+    assert "--governance did not sign it" in found["refusal"]["why"]
+    _, found = call(*words, secret := "5e" * 31)
+    assert "64 hex digits" in found["refusal"]["why"]
+    assert secret not in json.dumps(found)
 
 
 def test_a_person_reads_the_digest_of_the_manifest_and_what_to_compare_it_with(known: dict[str, str]):

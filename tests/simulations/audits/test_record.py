@@ -15,7 +15,7 @@ from safetensors.numpy import load, save
 from common.errors import Refusal
 from common.identity import Signer
 from common.secagg.manifest import manifest_table
-from common.statement import ADDED_TO_RUN, signed, statement_of
+from common.statement import signed, statement_of
 from simulations.audits.privacy import audit
 from simulations.audits.record import Anchors
 from simulations.audits.runs import read_run
@@ -111,10 +111,19 @@ def test_a_run_of_an_older_version_is_a_finding_and_no_crash(run: Path):
     assert all(site["recomputed"] > 0 for site in found["sites"])
 
 
-def test_what_a_simulation_adds_is_outside_the_signature(run: Path):
-    edit(run, lambda facts: facts.update(accuracy=0.5, baselines=None, seeds={}))
+@pytest.mark.parametrize("name", ["accuracy", "baselines", "seeds"])
+def test_scores_are_signed_whether_they_are_edited_taken_away_or_added(run: Path, name: str):
+    edit(run, lambda facts: facts.update({name: None}))
+    assert problems(run) == {"RECORD_MISMATCH"}
+    edit(run, lambda facts: facts.pop(name))
+    assert problems(run) == {"RECORD_MISMATCH"}
+
+
+def test_an_exact_accuracy_that_is_edited_or_taken_away_is_found(run: Path):
+    edit_rounds(run, lambda rows: [row.update(exact_accuracy=0.99) for row in rows])
+    assert problems(run) == {"ROUNDS_MISMATCH"}
     edit_rounds(run, lambda rows: [row.pop("exact_accuracy") for row in rows])
-    assert problems(run) == set()
+    assert problems(run) == {"ROUNDS_MISMATCH"}
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -153,8 +162,6 @@ def test_a_value_of_any_type_anywhere_in_the_record_is_found_or_refused(short: P
     row = json.loads(rounds[0])
     changed = [(name, path) for name, table in (("run", facts), ("row", row)) for path in leaves(table) if path]
     for name, path in changed:
-        if path[0] in {*ADDED_TO_RUN - {"statement", "signature"}, "exact_accuracy"}:
-            continue
         table, line = json.loads(json.dumps(facts)), json.loads(json.dumps(row))
         put(table if name == "run" else line, path, new)
         if (table, line) == (facts, row) and json.dumps([table, line]) == json.dumps([facts, row]):

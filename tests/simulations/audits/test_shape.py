@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from common.errors import Code, Refusal
+from simulations.audits import runs
 from simulations.audits.runs import Run, read_run
 from simulations.audits.shape import check_facts, check_round
 from tests.simulations.recorded import write_run
@@ -77,4 +78,24 @@ def test_a_record_that_is_nested_too_deeply_is_refused(run: Run, place: str) -> 
         deep = {"a": [deep]}
     with pytest.raises(Refusal) as refused:
         check_facts(changed(run.facts, (place,), deep))
+    assert refused.value.code is Code.DATA_INVALID
+
+
+@pytest.mark.parametrize("name", ["run.json", "rounds.jsonl", "model.safetensors", "ledgers/clinic-a.jsonl"])
+def test_a_file_of_a_record_that_has_no_end_or_is_too_large_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    folder = write_run(tmp_path / "run", rounds=2)
+    path = folder / name
+    content = path.read_bytes()
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(Refusal, match="plain file") as refused:
+        read_run(folder)
+    assert refused.value.code is Code.DATA_INVALID
+    path.unlink()
+    path.write_bytes(content)
+    monkeypatch.setattr(runs, "MOST_BYTES", len(content) - 1)
+    with pytest.raises(Refusal) as refused:
+        read_run(folder)
     assert refused.value.code is Code.DATA_INVALID
