@@ -38,7 +38,7 @@ def load(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
     try:
         return msgspec.convert(table, type=kind, strict=True)
     except msgspec.ValidationError as error:
-        place = f"[{where}] of {kind.__name__}" if where else kind.__name__
+        place = f"[{where}]" if where else kind.__name__
         if isinstance(error.__cause__, Refusal):
             raise error.__cause__ from None
         why = str(error).replace("`", "'") + _choices(kind, str(error))

@@ -188,8 +188,9 @@ def _caption(door: EntryPoint) -> str:
         source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
     except (ModuleNotFoundError, OSError):
         source = ""
-    caption = (get_docstring(parse(source)) or "not in this installation").splitlines()[0]
-    return caption.removeprefix(f"hushfed {door.name}: ")
+    found = get_docstring(parse(source))
+    caption = (found or "not in this installation").splitlines()[0].removeprefix(f"hushfed {door.name}: ")
+    return caption[0].upper() + caption[1:] if found else caption
 
 
 def _ending(error: BaseException, *, as_json: bool) -> Exit:

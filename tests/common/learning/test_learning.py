@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from common import config
 from common.errors import Code, Refusal
-from common.learning.door import losses, optimizers
+from common.learning import losses_door, optimizers_door
 from common.learning.losses import LOSSES
 from common.learning.optimizers import OPTIMIZERS, optimizer
 from common.learning.plan import TrainingPlan
@@ -108,7 +108,7 @@ def test_a_plan_makes_the_optimizer_and_task_it_names() -> None:
     assert config.load(TrainingPlan, config.plain(plan)) == plan
 
 
-@pytest.mark.parametrize(("door", "known"), [(losses, LOSSES), (optimizers, OPTIMIZERS)])
+@pytest.mark.parametrize(("door", "known"), [(losses_door.app, LOSSES), (optimizers_door.app, OPTIMIZERS)])
 def test_the_doors_list_every_entry(door: Any, known: Any) -> None:
     result = CliRunner().invoke(door, ["list", "--json"])
     assert [entry["name"] for entry in json.loads(result.stdout.splitlines()[-1])["entries"]] == list(known)

@@ -1,4 +1,4 @@
-"""Losses and optimizers: what the sites train with."""
+"""The command group of a catalogue: `list`, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import typer
 
 from common import console
 from common.catalogue import Catalogue, described
-from common.learning.losses import LOSSES
-from common.learning.optimizers import OPTIMIZERS
 
 
-def _door(known: Catalogue[Any], title: str) -> typer.Typer:
-    """A group with the one command `list`."""
+def listing(known: Catalogue[Any], title: str) -> typer.Typer:
+    """A group of commands with the title `title` that lists the entries of `known`."""
     app = typer.Typer(help=title, no_args_is_help=True)
 
     app.callback()(lambda: None)  # without it the one command would not be called `list`
@@ -25,7 +23,3 @@ def _door(known: Catalogue[Any], title: str) -> typer.Typer:
         console.emit({"entries": described(known)}, json=json)
 
     return app
-
-
-losses = _door(LOSSES, "Losses of single records.")
-optimizers = _door(OPTIMIZERS, "Optimizers of the sites.")
