@@ -18,6 +18,7 @@ from common.privacy.ledger import Kind, Ledger, new_entry
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.noise import integer_noise
 from common.privacy.spending import Spending, spending
+from common.privacy.units import Unit
 from common.randomness import Entropy
 
 LANE_LIMIT = 2**62  # beyond it an int64 could overflow when noise is added
@@ -84,6 +85,24 @@ class Guard:
         if plan.mechanism != "none" and not self.after(plan, steps).gated <= self._limit.epsilon:
             raise self._exhausted(plan, steps, self.spent)
 
+    def refuse_early(self, plan: MechanismPlan, run: str, round_number: int) -> None:
+        """Hold the coordinator to the turns of a plan with correlated noise: what one turn costs counts on them.
+
+        A round that is repeated is the same turn. Errors: Refusal TURN_TOO_EARLY; nothing is charged.
+        """
+        turns = [
+            entry.facts.round
+            for entry in self._ledger.entries
+            if plan.separation and entry.plan_id == plan.plan_id and entry.facts and entry.facts.run == run
+        ]
+        if any(0 < abs(round_number - turn) < plan.separation for turn in turns):
+            raise Refusal(
+                Code.TURN_TOO_EARLY,
+                f"Round {round_number} not worked on",
+                f"this site had its turn in round {turns[-1]}, and {plan.separation} rounds must lie between two turns",
+                "Ask the sites in turns",
+            )
+
     def reserve(self, plan: MechanismPlan, facts: Facts, steps: int | None = None) -> Reservation:
         """Charge one release of `plan`, on disk, before any record is read.
 
@@ -119,12 +138,36 @@ class Guard:
         """
         plan = reservation.plan
         self._refuse_unfit(plan, entropy, mechanism="gaussian", mode="M2")
-        if not clipped.record_bound <= plan.record_bound * TIGHT:
-            raise _unfit(f"one record may add {clipped.record_bound:g}, the plan says {plan.record_bound:g}")
-        scaled = np.rint(_checked(clipped.total, plan) * plan.scale)
-        if np.abs(scaled).max(initial=0.0) > LANE_LIMIT:
-            raise _unfit("a lane is too large for an integer")
-        return self._settled(reservation, scaled.astype(np.int64) + integer_noise(plan, entropy), reservation.steps)
+        lanes = _scaled(clipped, plan) + integer_noise(plan, entropy)
+        return self._settled(reservation, lanes, reservation.steps)
+
+    def release_site(
+        self,
+        reservation: Reservation,
+        clipped: Clipped,
+        entropy: Entropy,
+        inner: Reservation | None = None,
+        update: PrivateUpdate | None = None,
+    ) -> Release:
+        """Modes M3 to M5: scale a site's one vector to integers, round, add its share of the noise in M4, settle.
+
+        clipped  lanes in units of the clip, all of the site at most the plan's `record_bound` of them
+        inner, update  of a layered plan: the charge for single records, and what was made under it
+        Where the coordinator adds the noise, this has none, and only secure aggregation hides it.
+        Errors: as `release_sum`.
+        """
+        plan = reservation.plan
+        if plan.unit is not Unit.SITE:
+            raise _unfit("its plan protects single records")
+        self._refuse_unfit(plan, entropy, mechanism="gaussian", mode=plan.mode)
+        if plan.layered != (inner is not None):
+            raise _unfit("its plan counts on noise for single records, or on none")
+        if inner is not None:
+            if update is None or update.plan_id != inner.plan.plan_id or update.steps > inner.steps:
+                raise _unfit("it was not made under the plan that was charged for single records")
+            self._ledger.append(new_entry(Kind.SETTLE, reserve=inner.seq, steps=update.steps))
+        lanes = _scaled(clipped, plan)
+        return self._settled(reservation, lanes if plan.central else lanes + integer_noise(plan, entropy), 1)
 
     def release_counts(self, reservation: Reservation, counted: Counted, entropy: Entropy) -> Release:
         """Counts with this site's share of the discrete noise, int64; exact ones in mode "none"; settled.
@@ -193,6 +236,16 @@ class Guard:
             f"they would cost more than the {left:g} that is left of the site's epsilon of {self._limit.epsilon:g}",
             "Ask the keeper of the site, or plan fewer rounds with more noise",
         )
+
+
+def _scaled(clipped: Clipped, plan: MechanismPlan) -> NDArray[np.int64]:
+    """The integers of a sum that is within the plan's bound."""
+    if not clipped.record_bound <= plan.record_bound * TIGHT:
+        raise _unfit(f"one {plan.unit} may add {clipped.record_bound:g}, the plan says {plan.record_bound:g}")
+    scaled = np.rint(_checked(clipped.total, plan) * plan.scale)
+    if np.abs(scaled).max(initial=0.0) > LANE_LIMIT:
+        raise _unfit("a lane is too large for an integer")
+    return scaled.astype(np.int64)
 
 
 def _checked(value: NDArray[np.float64], plan: MechanismPlan) -> NDArray[np.float64]:

@@ -14,17 +14,20 @@ from client.guard import Guard, Release, Reservation
 from client.holding import Holding, Holdings
 from client.secagg import mask
 from client.site import SiteSettings
+from client.site_level import bounded
 from client.trainer import Workbench, gradient_lanes, pick_device, train_plainly
 from common.errors import Code, Refusal
 from common.frames import pack, unpack
 from common.messages import LIMIT, Reported, WorkOrder
 from common.parameters import Flat, checked
-from common.privacy.clipped import Counted
+from common.privacy.clipped import Counted, PrivateUpdate
 from common.privacy.clipping.opacus_engine import OpacusEngine
 from common.privacy.clipping.validate import check_engine
 from common.privacy.entries import Facts
 from common.privacy.ledger import Ledger
+from common.privacy.mechanism import MechanismPlan
 from common.privacy.sampler import poisson
+from common.privacy.units import Unit
 from common.randomness import Entropy, child_numpy, noise_source
 from common.secagg.codec import Encoded, IntegerCodec
 from common.secagg.pairwise.orders import AdvertiseOrder
@@ -35,11 +38,15 @@ AnyWork = WorkOrder | AdvertiseOrder  # they ask for the same work, and differ i
 
 
 class Paid(NamedTuple):
-    """Records that may be worked on: the charge for one release of them is on disk."""
+    """Records that may be worked on: the charge for one release of them is on disk.
+
+    local  a second charge for the same release: for single records, inside what is noised for the site
+    """
 
     holding: Holding
     guard: Guard
     reservation: Reservation
+    local: Reservation | None
 
 
 class Contribution(NamedTuple):
@@ -93,13 +100,17 @@ class Labour:
         ledger, guard = self._holdings.ledger(work.job.dataset), self._holdings.guard(work.job.dataset)
         self._refuse_unseeded(work)
         self._bench(work).load(parameters)
-        guard.refuse_beyond(work.plan(order.task))
+        plans = work.plans(order.task)
+        guard.refuse_early(plans[-1], order.run.hex(), order.round)
+        for plan in plans:
+            guard.refuse_beyond(plan)
         holding = self._holdings.open(work.job.dataset, work.job.data)
-        reservation = guard.reserve(work.plan(order.task), _facts(order, work, digest))
+        *local, reservation = [guard.reserve(plan, _facts(order, work, digest)) for plan in plans]
         try:
-            release = self._released(order, work, Paid(holding, guard, reservation))
+            release = self._released(order, work, Paid(holding, guard, reservation, local[0] if local else None))
         except Exception as error:
-            guard.abort(reservation, error.code if isinstance(error, Refusal) else Code.INTERNAL)
+            for charge in (*local, reservation):
+                guard.abort(charge, error.code if isinstance(error, Refusal) else Code.INTERNAL)
             raise
         return Contribution(self._encoded(order, work, release), _stated(ledger, work), release.head)
 
@@ -129,18 +140,30 @@ class Labour:
     def _trained(self, order: AnyWork, work: Work, paid: Paid, noise: Entropy) -> Release:
         bench, bound = self._bench(work), work.job.aggregation.bound or 0.0
         plan, train = paid.reservation.plan, paid.holding.train
-        sampling = self._entropy(order, work, "sampling")
         if plan.mode == "M2":
-            batch = train.take(poisson(len(train), plan.sampling_rate, sampling))
+            batch = train.take(poisson(len(train), plan.sampling_rate, self._entropy(order, work, "sampling")))
             return paid.guard.release_sum(paid.reservation, gradient_lanes(bench, batch, plan), noise)
+        if plan.unit is Unit.SITE:
+            private = self._privately(order, work, paid, paid.local.plan) if paid.local else None
+            change = private.value if private else train_plainly(bench, train, self._draws(order, work))
+            vector = bounded(change, plan, order.clip)
+            return paid.guard.release_site(paid.reservation, vector, noise, paid.local, private)
         if plan.mode == "M1":
-            from client.private_step import train_privately
+            return paid.guard.release_update(paid.reservation, self._privately(order, work, paid, plan), bound)
+        change = train_plainly(bench, train, self._draws(order, work))
+        return paid.guard.release_plain(paid.reservation, change, bound)
 
-            nominal = plan.sampling_rate * work.manifest.site(self._settings.id).nominal_records
-            update = train_privately(bench, train, plan, nominal, sampling=sampling, noise=noise)
-            return paid.guard.release_update(paid.reservation, update, bound)
-        draws = child_numpy(work.job.seed, "batches", self._settings.id, order.round, order.attempt)
-        return paid.guard.release_plain(paid.reservation, train_plainly(bench, train, draws), bound)
+    def _privately(self, order: AnyWork, work: Work, paid: Paid, plan: MechanismPlan) -> PrivateUpdate:
+        """Local steps with noise for single records."""
+        from client.private_step import train_privately
+
+        nominal = plan.sampling_rate * work.manifest.site(self._settings.id).nominal_records
+        sampling, noise = (self._entropy(order, work, use) for use in ("sampling", "local noise"))
+        return train_privately(self._bench(work), paid.holding.train, plan, nominal, sampling=sampling, noise=noise)
+
+    def _draws(self, order: AnyWork, work: Work) -> np.random.Generator:
+        """Who is in which batch, where that hides nobody."""
+        return child_numpy(work.job.seed, "batches", self._settings.id, order.round, order.attempt)
 
     def _encoded(self, order: AnyWork, work: Work, release: Release) -> Encoded:
         codec = work.codec(order.task)
@@ -167,7 +190,7 @@ class Labour:
             device = pick_device(self._settings.device)
             task = work.job.training.task(work.job.data.classes)
             model, engine = model_of(work.job), OpacusEngine()
-            if work.job.privacy.private:
+            if work.job.privacy.by_record:
                 check_engine(engine, model, task.losses, work.job.data.shape, work.job.data.classes)
             self._benches = {key: Workbench(model.to(device), task, work.job.training, device, engine)}
         return self._benches[key]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from common.config import finite
 from common.errors import Code, Refusal
+from common.privacy.settings import Mode
 from common.ranges import not_negative
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class PrivacyRules:
     allow_replay   noise from a seed: for rehearsals on data that are nobody's
     """
 
-    modes: tuple[Literal["M1", "M2", "none"], ...] = ()
+    modes: tuple[Mode, ...] = ()
     max_epsilon: float = 0.0
     delta: float = 0.0
     colluding: int = 0
@@ -137,8 +138,8 @@ def decide(policy: Policy, job: Job, task: TaskName, parameters: int, sum_min: i
 
 def _guarantee_lines(rules: PrivacyRules, job: Job) -> list[Line]:
     asked = job.privacy
-    most = max(asked.epsilon or 0.0, asked.evaluation_epsilon or 0.0)
-    delta = asked.delta or 1.0
+    most = max(asked.epsilons, default=0.0)
+    delta = max(asked.delta or 1.0, asked.local.delta if asked.local else 0.0)
     colluding = asked.colluding or 0
     code = Code.POLICY_PRIVACY
     rows = [
@@ -147,7 +148,7 @@ def _guarantee_lines(rules: PrivacyRules, job: Job) -> list[Line]:
         _line("[privacy] allow_replay", rules.allow_replay, f"noise {asked.noise!r}",
               asked.noise == "system" or rules.allow_replay, code),
     ]  # fmt: skip
-    if asked.mode == "M2":
+    if asked.together:
         what = f"noise that survives {colluding} colluding sites"
         rows.append(_line("[privacy] colluding", rules.colluding, what, colluding >= rules.colluding, code))
     return rows

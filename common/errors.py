@@ -33,6 +33,7 @@ class Code(StrEnum):
     COHORT_TOO_SMALL = "COHORT_TOO_SMALL"  # the site holds fewer records than its own minimum
     # Privacy ledger
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"  # the charge would exceed what the site allows
+    TURN_TOO_EARLY = "TURN_TOO_EARLY"  # the site took part in a round too near to this one for correlated noise
     LEDGER_TAMPERED = "LEDGER_TAMPERED"  # chain, signature or order of entries does not verify
     LEDGER_ROLLED_BACK = "LEDGER_ROLLED_BACK"  # the ledger lacks an entry that was acknowledged
     LEDGER_LOCKED = "LEDGER_LOCKED"  # another process holds the ledger

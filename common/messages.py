@@ -11,7 +11,7 @@ import msgspec
 from common.errors import Code, Refusal
 from common.frames import Frame, pack, unpack
 from common.identity import Signer, verify
-from common.orders import Epsilon, Head, Order, Reply, Round, Task
+from common.orders import Clip, Epsilon, Head, Order, Reply, Round, Task
 from common.secagg.pairwise.orders import (
     Advertised,
     AdvertiseOrder,
@@ -81,6 +81,7 @@ class WorkOrder(Order, frozen=True, kw_only=True, tag="work"):
 
     number      aggregation number, used once in the life of a federation's session
     parameters  float32 little-endian, d scalars
+    clip        bound of a site's update in this round, where it adapts; 0 elsewhere
     heads       of the sites' ledgers; a site whose ledger lacks its head was rolled back
     """
 
@@ -92,6 +93,7 @@ class WorkOrder(Order, frozen=True, kw_only=True, tag="work"):
     keys: Annotated[tuple[RoundKeys, ...], msgspec.Meta(max_length=64)]
     parameters: bytes
     heads: Annotated[tuple[Head, ...], msgspec.Meta(max_length=2**20)]
+    clip: Clip = 0.0
 
 
 class Members(Frame, frozen=True, kw_only=True):

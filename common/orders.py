@@ -13,6 +13,7 @@ RunId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 JobBytes = Annotated[bytes, msgspec.Meta(max_length=2**20)]
 Task = Literal["train", "evaluate"]
 Round = Annotated[int, msgspec.Meta(ge=0, le=10**6)]
+Clip = Annotated[float, msgspec.Meta(ge=0)]  # in force where it adapts; 0 where the job's own holds
 Epsilon = Annotated[float, msgspec.Meta(ge=0)]  # infinite where a release had no noise
 
 

@@ -20,6 +20,7 @@ from common.models.catalogue import build
 from common.orders import Task
 from common.parameters import Flat, Layout, layout_of, model_digest
 from common.privacy.plan import LIVE_LANES, MechanismPlan, plan_counts, plan_training
+from common.privacy.site_plan import plan_local, plan_site
 from common.secagg.codec import IntegerCodec, RangeCodec, Sum
 from common.secagg.manifest import Manifest
 from common.secagg.wire import SessionRecord
@@ -38,6 +39,8 @@ class About(Protocol):
     def round(self) -> int: ...
     @property
     def attempt(self) -> int: ...
+    @property
+    def clip(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,14 @@ class Work:
     @cached_property
     def training(self) -> MechanismPlan:
         """The mechanism of a training release."""
+        if self.job.privacy.by_site:
+            return plan_site(
+                self.job.privacy,
+                rounds=self.job.rounds,
+                dimension=self.layout.size,
+                quorum=self.sum_min,
+                sites=len(self.manifest.sites),
+            )
         return plan_training(
             self.job.privacy,
             rounds=self.job.rounds,
@@ -85,12 +96,32 @@ class Work:
         """The mechanism of a task's release."""
         return self.training if task == "train" else self.counting
 
+    @cached_property
+    def local(self) -> MechanismPlan | None:
+        """The mechanism for single records inside that of the whole site, where the job asks for it."""
+        local = self.job.privacy.local
+        if local is None:
+            return None
+        return plan_local(
+            local,
+            noise=self.job.privacy.noise,
+            local_steps=self.job.training.local_steps,
+            releases=self.training.releases,
+            dimension=self.layout.size,
+            records=self.nominal_of(self.manifest.ids),
+        )
+
+    def plans(self, task: Task) -> tuple[MechanismPlan, ...]:
+        """Every mechanism that a task's release is charged for, the innermost first."""
+        inner = (self.local,) if task == "train" and self.local else ()
+        return (*inner, self.plan(task))
+
     def codec(self, task: Task) -> IntegerCodec | RangeCodec:
         """How a task's release is written into the ring."""
         sites = self.manifest.rules.sites_max
         if task == "evaluate":
             return IntegerCodec(dimension=count_shape(self.job).lanes, sites_max=sites)
-        if self.job.privacy.mode == "M2":
+        if self.training.integers:
             return IntegerCodec(dimension=self.training.dimension, sites_max=sites)
         bits, bound = self.job.aggregation.bits, self.job.aggregation.bound
         if bits is None or bound is None:
@@ -117,7 +148,8 @@ class Work:
 
         It names the run, so that a job that runs again asks for new sums and not for those of its first run.
         """
-        place = struct.pack("<16s8sQQQ", about.run, about.task.encode(), about.round, about.attempt, group)
+        numbers = (about.round, about.attempt, group, about.clip)
+        place = struct.pack("<16s8sQQQd", about.run, about.task.encode(), *numbers)
         return hashlib.sha256(_BINDING + self.job.digest() + place + model_digest(self.layout, parameters)).digest()
 
 
@@ -143,8 +175,10 @@ def count_shape(job: Job) -> CountShape:
 
 def whole_run(work: Work) -> list[tuple[MechanismPlan, int]]:
     """Every plan of the job with the steps that all its rounds and evaluations take if no attempt fails."""
+    turns = -(-work.job.rounds // max(work.training.separation, 1))
     counts = len(work.job.evaluation_rounds)
-    return [(work.training, work.training.steps * work.job.rounds), (work.counting, work.counting.steps * counts)]
+    training = [(plan, plan.steps * turns) for plan in work.plans("train")]
+    return [*training, (work.counting, work.counting.steps * counts)]
 
 
 def counts_noise_sd(work: Work, sites: int) -> float:
@@ -156,7 +190,7 @@ def update_of(work: Work, opened: Sum, sites: tuple[int, ...]) -> NDArray[np.flo
     """The mean update of these sites, float64 [d], in the units of the model.
 
     Mode M2: minus learning rate times the noisy sum of clipped gradients over the public nominal batch.
-    Otherwise: the mean of the sites' updates, weighted by public nominal sizes.
+    M1 and "none": the mean of the sites' updates, weighted by public nominal sizes. `site_updates` is for the others.
     """
     codec = work.codec("train")
     if isinstance(codec, RangeCodec):

@@ -188,6 +188,7 @@ class Aggregator:
             keys=opening.keys(number),
             parameters=state.parameters.astype("<f4").tobytes(),
             heads=tuple(Head(site=site, head=bytes.fromhex(head)) for site, head in sorted(heads.items())),
+            clip=state.clip if task == "train" else 0.0,
         )
 
     @property

@@ -30,6 +30,9 @@ class State:
     evaluated   round after which counts were last asked for
     evaluation  those counts as run.json shows them; or None with the code of their failure
     seconds     time spent so far, over all starts
+    clip        in force in the next round, in model units, where it adapts; 0 where the job's own holds
+    noise       newest correlated noise of the coordinator, newest first, float64 [rounds, lanes]; secret, and gone
+                after the last round
     """
 
     parameters: NDArray[np.float32]
@@ -43,6 +46,8 @@ class State:
     evaluation: dict[str, Any] | None = None
     evaluation_failure: str | None = None
     seconds: float = 0.0
+    clip: float = 0.0
+    noise: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
 
     def charged(self, site: int, head: bytes, epsilon: float) -> State:
         """The state after a site said what its ledger now holds."""
@@ -52,7 +57,7 @@ class State:
 def save_checkpoint(path: Path, state: State, run: str) -> None:
     """Write `state` to `path`: a crash leaves the old file or the new one. run: what must be named to read it."""
     arrays: dict[str, NDArray[Any]] = {f"memory.{name}": array for name, array in state.memory.items()}
-    arrays["parameters"] = state.parameters
+    arrays |= {"parameters": state.parameters, "noise": state.noise}
     values = {
         "rounds": state.rounds,
         "spent": state.spent,
@@ -63,6 +68,7 @@ def save_checkpoint(path: Path, state: State, run: str) -> None:
         "evaluation": state.evaluation,
         "evaluation_failure": state.evaluation_failure,
         "seconds": state.seconds,
+        "clip": state.clip,
     }
     data = save(arrays, {"schema": _SCHEMA, "run": run, "state": json.dumps(values)})
     write_whole(path, data)
@@ -88,6 +94,7 @@ def load_checkpoint(path: Path, run: str) -> State:
 def _state_of(arrays: dict[str, NDArray[Any]], values: dict[str, Any]) -> State:
     return State(
         parameters=arrays.pop("parameters"),
+        noise=arrays.pop("noise"),
         memory={name.removeprefix("memory."): array for name, array in arrays.items()},
         rounds=tuple(values["rounds"]),
         spent=values["spent"],
@@ -98,6 +105,7 @@ def _state_of(arrays: dict[str, NDArray[Any]], values: dict[str, Any]) -> State:
         evaluation=values["evaluation"],
         evaluation_failure=values["evaluation_failure"],
         seconds=values["seconds"],
+        clip=values["clip"],
     )
 
 

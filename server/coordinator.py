@@ -205,7 +205,8 @@ def _opening_state(work: Work, questions: Questions, settings: RunSettings, run_
     wait_for(work.job.aggregation.quorum, questions.sites.present, (), 3 * wait)
     parameters = flatten(model_of(work.job))
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
-    state = State(parameters=parameters, memory=dict(chosen.step.init(parameters.size)))
+    clip = work.training.clip if work.training.adaptive else 0.0
+    state = State(parameters=parameters, memory=dict(chosen.step.init(parameters.size)), clip=clip)
     offer = OfferOrder(run=run_id, job=work.job.to_bytes())
     for answer in questions.ask(offer, questions.sites.present(), wait):
         if answer.code in FINAL:

@@ -39,14 +39,16 @@ def prepared(job: Job, manifest: Manifest) -> Job:
 def check(job: Job, manifest: Manifest) -> None:
     """Refuse a job whose settings cannot live together, or not in this federation. Errors: Refusal JOB_INVALID."""
     _check_sites(job, manifest)
+    if job.privacy.separation:
+        _check_turns(job, manifest)
     _check_codec(job)
     if job.privacy.mode == "M2":
         _check_step(job.training)
-    if job.privacy.mode != "none":
+    if job.privacy.by_record:
         validate(model_of(job), job.data.shape)
     work = work_of(job, manifest)
     for task in get_args(Task):
-        _ = work.plan(task)  # refused here if no noise is enough
+        _ = work.plans(task)  # refused here if no noise is enough
 
 
 def _refuse_overwritten(asked: TrainingPlan, used: TrainingPlan, name: str) -> None:
@@ -139,8 +141,25 @@ def _check_step(training: TrainingPlan) -> None:
         )
 
 
+def _check_turns(job: Job, manifest: Manifest) -> None:
+    """Turns leave each round a part of the sites, and their noise spans rounds."""
+    turns, sites = job.privacy.separation or 1, len(manifest.sites)
+    if sites // turns < job.aggregation.quorum:
+        raise _invalid(
+            f"privacy.separation = {turns} with aggregation.quorum = {job.aggregation.quorum}",
+            f"a round has the turn of {sites // turns} of {sites} sites",
+            "Lower the separation or the quorum, or wait for more sites",
+        )
+    if job.aggregation.groups > 1:
+        raise _invalid(
+            f"aggregation.groups = {job.aggregation.groups} in mode M5",
+            "noise that cancels over rounds needs one sum a round",
+            "Remove groups, or choose mode M3 or M4",
+        )
+
+
 def _check_codec(job: Job) -> None:
-    ranged = job.privacy.mode != "M2"
+    ranged = job.privacy.mode in ("M1", "none")
     given = (job.aggregation.bits is not None, job.aggregation.bound is not None)
     if ranged and not all(given):
         raise _invalid(
@@ -150,7 +169,7 @@ def _check_codec(job: Job) -> None:
         )
     if not ranged and any(given):
         raise _invalid(
-            "aggregation.bits or aggregation.bound in mode M2",
+            f"aggregation.bits or aggregation.bound in mode {job.privacy.mode}",
             "ring and scale follow from the noise there",
             "Remove them",
         )

@@ -20,6 +20,7 @@ from server.checkpoints import State
 from server.cohort import FINAL, wait_for
 from server.evaluation import evaluation_of
 from server.protocols import Sums
+from server.site_level import due, site_updates
 from server.strategies.strategy import Strategy
 
 FADING = 0.8  # weight of a round's estimate in the next round's smoothed one
@@ -54,7 +55,10 @@ def play(table: Table, state: State) -> State:
     state, gathered, refusals = _gathered(table, state, "train", number)
     if gathered.failure:
         raise _no_sum(table, state, number, gathered.failure, refusals)
-    updates = np.stack([update_of(table.work, part.sum, part.sites) for part in gathered.parts])
+    if table.job.privacy.by_site:
+        updates, state = site_updates(table.work, gathered.parts, state, number)
+    else:
+        updates = np.stack([update_of(table.work, part.sum, part.sites) for part in gathered.parts])
     memory, change = table.strategy.step.apply(state.memory, table.strategy.combine.apply(updates))
     loss, accuracy = metrics_of(table.work, gathered.sum, gathered.sites)
     state = replace(
@@ -94,11 +98,12 @@ def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[Stat
     """
     refusals: list[dict[str, str]] = []
     quorum = table.job.aggregation.quorum * table.work.groups(task)
+    turn = due(table.work, number) if task == "train" else frozenset(table.work.manifest.ids)
     wait, least = 3 * table.job.aggregation.deadline_seconds, _least(table, task)
     while (attempt := state.spent.get(task, 0)) <= table.work.spare(task):
-        enough = len(table.work.manifest.sites) - len(state.excluded) >= quorum  # or nobody is worth waiting for
+        enough = len(turn - set(state.excluded)) >= quorum  # or nobody is worth waiting for
         try:
-            cohort = wait_for(quorum, table.present, state.excluded, wait if enough else 0.0)
+            cohort = wait_for(quorum, lambda: table.present() & turn, state.excluded, wait if enough else 0.0)
         except Refusal as refusal:
             return state, Gathered((), refusal.code), refusals
         table.begin(task)

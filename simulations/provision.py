@@ -84,7 +84,7 @@ def policy_of(scenario: Scenario) -> Mapping[str, Any]:
     """A policy that allows this job and nothing beyond it."""
     job, minimum = scenario.job, scenario.world.partition.minimum
     quorum = job.aggregation.quorum
-    most = max(job.privacy.epsilon or 0.0, job.privacy.evaluation_epsilon or 0.0)
+    most = max(job.privacy.epsilons, default=0.0)
     return {
         "tasks": {"allow": ["offer", "train", "evaluate", "ledger"]},
         "models": {"allow": [job.model.name], "max_parameters": 1_000_000},

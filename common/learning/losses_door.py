@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.listing import listing
 from common.learning.losses import LOSSES
+from common.listing import listing
 
 app = listing(LOSSES, "Losses of single records.")

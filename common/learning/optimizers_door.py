@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.listing import listing
 from common.learning.optimizers import OPTIMIZERS
+from common.listing import listing
 
 app = listing(OPTIMIZERS, "Optimizers of the sites.")

@@ -16,55 +16,33 @@ NOT_COVERED = (
     "that the site took part, when and how long; the number of its records; choices made by looking at results"
 )
 _OUTSIDE = "everyone outside the site: the server, the other sites and every user of the model"
+_WEAKEST_FIRST = (Adversary.MODEL_USERS, Adversary.SERVER_AND_COLLUDERS)
 _RELATIONS = {Relation.ADD_OR_REMOVE_ONE: "add or remove one"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
-    """Everything that an epsilon means, for one data set of one site. `sentences` is the only way to print it.
+class Side:
+    """What is said of one unit: its epsilon, over how many releases, and against whom the weakest of them holds.
 
-    epsilon     of one record, over all releases that the ledger holds; `math.inf` says that nothing is claimed
-    nominal     by partition, as if the claim were not void
     honest      fewest sites whose noise was counted on, over all sums (1: the site's own noise is enough)
-    void        why nothing may be claimed
+    separation  fewest rounds between two turns of a site that correlated noise counts on (0: none is correlated)
     """
 
-    site: str
+    unit: Unit
     epsilon: float
-    delta: float
-    train: float
-    holdout: float
     releases: int
-    honest: int
     adversary: Adversary
-    samplers: tuple[str, ...]
-    void: tuple[str, ...]
-    unit: Unit = Unit.RECORD
-    relation: Relation = Relation.ADD_OR_REMOVE_ONE
-    accountant: str = ""
+    honest: int
+    separation: int = 0
 
-    def sentences(self) -> tuple[str, ...]:
-        """The claim in words, each sentence true by itself."""
-        if not self.releases:
-            return (f"Site {self.site}: nothing was released.",)
-        if self.void or not math.isfinite(self.epsilon):
-            why = "; ".join(self.void) or "its epsilon has no bound"
+    def against(self) -> str:
+        """Who learns no more than epsilon, and while what is true."""
+        if self.adversary is Adversary.MODEL_USERS:
+            turns = f" and that no site has two turns within {self.separation} rounds" if self.separation else ""
             return (
-                f"Site {self.site}: no differential privacy is claimed, because {why}.",
-                "Any epsilon of these releases would be void.",
+                f"every user of the models, who trust the coordinator with noise of the planned size{turns}; nothing "
+                "is claimed against the coordinator, which sees each sum of updates without noise"
             )
-        guarantee = _guarantee(self.epsilon, self.delta, self.unit, self.relation)
-        parts = f"Training records: epsilon {_shown(self.train)}; held-out records: epsilon {_shown(self.holdout)}"
-        return (
-            f"Site {self.site}: {guarantee}, over all {self.releases} releases that its ledger holds, in all runs.",
-            f"It holds against {self._against()}.",
-            f"{parts}; a record is one or the other, by a keyed hash of itself, so the larger of the two counts.",
-            f"Sampling: {', '.join(self.samplers)}. Accountant: {self.accountant}. Noise: system entropy.",
-            "A person with several records, or with records at several sites, has a larger epsilon.",
-            f"Not covered: {NOT_COVERED}.",
-        )
-
-    def _against(self) -> str:
         if self.adversary is Adversary.SERVER_AND_COLLUDERS:
             return (
                 "the server, every user of the model and colluding sites, while the noise of at least "
@@ -74,16 +52,88 @@ class Claim:
         return _OUTSIDE
 
 
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Everything that an epsilon means, for one data set of one site. `sentences` is the only way to print it.
+
+    records  single records, over all releases of both kinds        train, holdout  epsilon of each kind
+    counts   of them the held-out ones alone; None without any
+    whole    all training records of the site together; None where some release does not bound them
+    layered  whether single records have noise of their own beside the site's
+    void     why nothing may be claimed
+    """
+
+    site: str
+    delta: float
+    records: Side
+    train: float
+    holdout: float
+    counts: Side | None
+    whole: Side | None
+    layered: bool
+    samplers: tuple[str, ...]
+    void: tuple[str, ...]
+    relation: Relation = Relation.ADD_OR_REMOVE_ONE
+    accountant: str = ""
+
+    def sentences(self) -> tuple[str, ...]:
+        """The claim in words, each sentence true by itself."""
+        if not self.records.releases:
+            return (f"Site {self.site}: nothing was released.",)
+        if self.void or not math.isfinite(self.records.epsilon):
+            why = "; ".join(self.void) or "its epsilon has no bound"
+            return (
+                f"Site {self.site}: no differential privacy is claimed, because {why}.",
+                "Any epsilon of these releases would be void.",
+            )
+        return (
+            *(self._of_records() if self.whole is None else self._of_the_site(self.whole)),
+            f"Sampling: {', '.join(self.samplers)}. Accountant: {self.accountant}. Noise: system entropy.",
+            "A person with several records, or with records at several sites, has a larger epsilon.",
+            f"Not covered: {NOT_COVERED}.",
+        )
+
+    def _of_records(self) -> tuple[str, ...]:
+        over = f"over all {self.records.releases} releases that its ledger holds, in all runs"
+        parts = f"Training records: epsilon {_shown(self.train)}; held-out records: epsilon {_shown(self.holdout)}"
+        return (
+            f"Site {self.site}: {self._says(self.records)}, {over}.",
+            f"It holds against {self.records.against()}.",
+            f"{parts}; a record is one or the other, by a keyed hash of itself, so the larger of the two counts.",
+        )
+
+    def _of_the_site(self, whole: Side) -> tuple[str, ...]:
+        over = f"over all {whole.releases} training releases that its ledger holds, in all runs"
+        one = "One training record is protected at least as well, against the same."
+        if self.layered:
+            own = _guarantee(self.train, self.delta, Unit.RECORD, self.relation)
+            one = f"Training records: {own} besides, against {_OUTSIDE}; figures of different units are never added."
+        told = (
+            f"Site {self.site}: {self._says(whole)}, all its training records together, {over}.",
+            f"It holds against {whole.against()}.",
+            one,
+        )
+        if self.counts is None:
+            return told
+        counts = (
+            f"Held-out records: {self._says(self.counts)} in released counts (times released: {self.counts.releases})"
+        )
+        return (*told, f"{counts}, against {self.counts.against()}; no count is bounded for the whole site.")
+
+    def _says(self, side: Side) -> str:
+        return _guarantee(side.epsilon, self.delta, side.unit, self.relation)
+
+
 def claim_of(site: str, entries: Sequence[Entry], delta: float, interval: float = REPORT) -> Claim:
     """The claim over everything that a ledger holds, recomputed from its plans alone."""
-    plans = [plan for plan, steps in charged(entries) if steps]
-    return _claim(site, plans, spending(charged(entries), delta, interval), _releases(entries))
+    made = [(entry.plan, 1) for entry in entries if entry.plan is not None]
+    return _claim(site, made, spending(charged(entries), delta, interval))
 
 
 def promise(site: str, plans: Sequence[tuple[MechanismPlan, int]], delta: float) -> Claim:
     """The claim that these plans will allow once so many steps of each have run; for looking ahead."""
-    releases = sum(math.ceil(steps / plan.steps) for plan, steps in plans)
-    return _claim(site, [plan for plan, steps in plans if steps], spending(plans, delta), releases)
+    made = [(plan, math.ceil(steps / plan.steps)) for plan, steps in plans if steps]
+    return _claim(site, made, spending(plans, delta))
 
 
 def sampled_claim(epsilon: float, q: float, steps: int, delta: float) -> str:
@@ -96,25 +146,38 @@ def sampled_claim(epsilon: float, q: float, steps: int, delta: float) -> str:
     )
 
 
-def _claim(site: str, plans: Sequence[MechanismPlan], spent: Spending, releases: int) -> Claim:
-    shared = [plan for plan in plans if plan.adversary is Adversary.SERVER_AND_COLLUDERS]
+def _claim(site: str, made: Sequence[tuple[MechanismPlan, int]], spent: Spending) -> Claim:
+    """made: plans and how many releases were made by each."""
+    outer = [(plan, count) for plan, count in made if plan.unit is Unit.SITE or not plan.layered]
+    train = [(plan, count) for plan, count in outer if plan.partition == "train"]
+    holdout = [(plan, count) for plan, count in outer if plan.partition == "holdout"]
     return Claim(
         site=site,
-        epsilon=spent.epsilon,
         delta=spent.delta,
+        records=_side(Unit.RECORD, spent.epsilon, outer),
         train=spent.nominal["train"],
         holdout=spent.nominal["holdout"],
-        releases=releases,
-        honest=min((plan.honest for plan in shared), default=1),
-        adversary=Adversary.SERVER_AND_COLLUDERS if shared else Adversary.OUTSIDE_THE_SITE,
-        samplers=tuple(sorted({_sampler(plan) for plan in plans})),
+        counts=_side(Unit.RECORD, spent.nominal["holdout"], holdout) if holdout else None,
+        whole=None if spent.site is None else _side(Unit.SITE, spent.site, train),
+        layered=any(plan.layered for plan, _ in made),
+        samplers=tuple(sorted({_sampler(plan) for plan, _ in made})),
         void=spent.void,
         accountant=accountant(),
     )
 
 
-def _releases(entries: Sequence[Entry]) -> int:
-    return sum(entry.plan is not None for entry in entries)
+def _side(unit: Unit, epsilon: float, made: Sequence[tuple[MechanismPlan, int]]) -> Side:
+    """One unit's guarantee: as strong as the weakest release."""
+    known = {plan.adversary for plan, _ in made}
+    weakest = next((one for one in _WEAKEST_FIRST if one in known), Adversary.OUTSIDE_THE_SITE)
+    return Side(
+        unit=unit,
+        epsilon=epsilon,
+        releases=sum(count for _, count in made),
+        adversary=weakest,
+        honest=min((p.honest for p, _ in made if p.adversary is Adversary.SERVER_AND_COLLUDERS), default=1),
+        separation=max((plan.separation for plan, _ in made), default=0),
+    )
 
 
 def _sampler(plan: MechanismPlan) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.config import canonical
 from common.privacy.accounting import Charge, Mechanism
+from common.privacy.correlated import column_norm
 from common.privacy.integers import EXACT_BELOW, gaussian_divergence, sum_distance
 from common.privacy.settings import Mode
 from common.privacy.units import Adversary, Relation, Unit
@@ -32,13 +33,18 @@ class MechanismPlan:
     partition         records it reads; the partitions of a site share no record
     sampling_rate     chance of each record to be in a step        sampler  "poisson", or "all" for a rate of 1
     noise_multiplier  z, standard deviation of the noise over the sensitivity; of the honest sites' sum in mode M2
-    clip, lane_bound  largest norm of a record's gradient, and of each live metric
+    clip, lane_bound  largest norm of a record's gradient, and of each live metric; of a site's update, and of what says
+                      whether it was clipped
     loss_bound        losses above it count as it (0 without live metrics)
-    record_bound      B, largest L2 norm of everything that one record adds
+    record_bound      B, largest L2 norm of everything that one unit adds: a record, in model units; in modes whose unit
+                      is the site a site, in units of the clip in force
     steps, releases   accounted steps in one release, and releases that the target epsilon affords
     dimension         lanes that carry noise: parameters and live metrics, or cells
     honest            sites whose noise counts
-    scale             g, integers for one model unit; a power of two, so that scaling is exact
+    scale             g, integers for one unit of `record_bound`; a power of two, so that scaling is exact
+    separation        rounds between two turns of a site, and how far noise is correlated; 0: every round is its own
+    adaptive          whether the clip follows the norms of updates
+    layered           whether it is one of two for the same release: noise for single records, inside noise for the site
     epsilon, delta    what the job asked for; 0 in mode "none"
     """
 
@@ -64,6 +70,9 @@ class MechanismPlan:
     relation: Relation
     adversary: Adversary
     noise: NoiseKind
+    separation: int = 0
+    adaptive: bool = False
+    layered: bool = False
 
     @cached_property
     def plan_id(self) -> str:
@@ -72,8 +81,23 @@ class MechanismPlan:
 
     @property
     def integers(self) -> bool:
-        """Whether what leaves is a vector of integers with discrete noise, to be added up in a ring."""
-        return self.purpose == "counts" or self.mode == "M2"
+        """Whether what leaves a site is a vector of integers, to be added up in a ring."""
+        return self.purpose == "counts" or self.mode not in ("M1", "none")
+
+    @property
+    def bounds_records(self) -> bool:
+        """Whether it counts for single records: a plan for the whole site does, unless another one does it better."""
+        return self.unit is Unit.RECORD or not self.layered
+
+    @property
+    def bounds_sites(self) -> bool:
+        """Whether what leaves by it is bounded for a whole site."""
+        return self.unit is Unit.SITE or self.layered
+
+    @property
+    def central(self) -> bool:
+        """Whether the coordinator adds the noise: then what leaves the site has none."""
+        return self.adversary is Adversary.MODEL_USERS
 
     @property
     def void(self) -> bool:
@@ -82,7 +106,7 @@ class MechanismPlan:
 
     @property
     def sensitivity(self) -> float:
-        """Most that one record moves what is noised, in L2 norm and in the units of the noise.
+        """Most that one unit moves what is noised, in L2 norm and in the units of the noise.
 
         Rounding a sum to integers moves each of d lanes by at most 1 more: g B + sqrt(d).
         """
@@ -93,8 +117,11 @@ class MechanismPlan:
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the noise that one site adds to each lane, so that `honest` sites reach the total."""
-        return self.noise_multiplier * self.sensitivity / math.sqrt(self.honest)
+        """Standard deviation of the noise that one site adds to each lane, so that `honest` sites reach the total.
+
+        Of correlated noise, of the normal numbers that it is made from: one turn moves several rounds.
+        """
+        return self.noise_multiplier * self.sensitivity * column_norm(self.separation) / math.sqrt(self.honest)
 
     @property
     def sum_deviation(self) -> float:
@@ -104,7 +131,7 @@ class MechanismPlan:
     def charge(self, steps: int | None = None) -> Charge:
         """What `steps` accounted steps cost (all steps of one release if not given)."""
         steps = self.steps if steps is None else steps
-        noisy = self.integers and self.mechanism != "none"
+        noisy = self.integers and self.mechanism != "none" and not self.separation
         counts = self.mechanism == "discrete-gaussian"
         total = self.sigma * math.sqrt(self.honest)
         exact = counts and total < EXACT_BELOW

@@ -6,19 +6,17 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 
-from common.errors import Code, Refusal
-from common.privacy.accounting import ONLINE, smallest_sigma, total_epsilon
+from common.errors import Refusal
+from common.privacy.fitting import calibrated, fitted_and_calibrated, power_of_two, unfit
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.settings import PrivacySettings
 from common.privacy.units import Adversary, Relation, Unit
 
 __all__ = ["MechanismPlan", "PrivacySettings", "plan_counts", "plan_training"]
 
-RING = 2**31 - 1  # largest integer of a lane in secure aggregation with 32 bits
 FINE = 2**16  # integers for one clip; rounding then costs next to nothing
 LIVE_LANES = 2  # loss and accuracy
 FEWEST = 8  # expected records of all sites in one step
-WIDEST = 8  # standard deviations of noise that must fit the ring
 CROWD = 4  # times the expected records of a step that must fit the ring
 
 
@@ -42,9 +40,9 @@ def plan_training(
     Errors: Refusal JOB_INVALID for settings that cannot live together, CONFIG_INVALID if no noise is enough.
     """
     if not settings.private:
-        return _plain(settings, dimension, steps=local_steps, releases=rounds)
+        return plain_plan(settings, dimension, steps=local_steps, releases=rounds)
     _refuse_weak(settings, local_steps, records)
-    share, clip = settings.metric_share or 0.0, _asked(settings.clip)
+    share, clip = settings.metric_share or 0.0, asked(settings.clip)
     together = settings.mode == "M2"
     start = MechanismPlan(
         mode=settings.mode,
@@ -52,29 +50,28 @@ def plan_training(
         purpose="train",
         mechanism="gaussian",
         sampler="poisson",
-        sampling_rate=_asked(settings.sampling_rate),
+        sampling_rate=asked(settings.sampling_rate),
         noise_multiplier=1.0,
         clip=clip,
         lane_bound=share * clip,
         loss_bound=settings.loss_bound or 0.0,
         record_bound=clip * math.sqrt(1 + LIVE_LANES * share**2),
         steps=local_steps,
-        releases=rounds + int(_asked(settings.spare_rounds)),
+        releases=rounds + int(asked(settings.spare_rounds)),
         dimension=dimension + LIVE_LANES * bool(share),
-        honest=_honest(settings, quorum),
-        scale=FINE / _power(clip) if together else 1.0,
-        epsilon=_asked(settings.epsilon),
-        delta=_asked(settings.delta),
+        honest=honest_of(settings, quorum),
+        scale=FINE / power_of_two(clip) if together else 1.0,
+        epsilon=asked(settings.epsilon),
+        delta=asked(settings.delta),
         unit=Unit.RECORD,
         relation=Relation.ADD_OR_REMOVE_ONE,
         adversary=Adversary.SERVER_AND_COLLUDERS if together else Adversary.OUTSIDE_THE_SITE,
         noise=settings.noise,
     )
-    rough = _calibrated(start)
     if not together:
-        return rough
-    fitted = _fitted(rough, sites, records)
-    return fitted if _cost(fitted, ONLINE) <= fitted.epsilon else _calibrated(fitted)
+        return calibrated(start)
+    # records beyond CROWD times the expected number could wrap a lane: that spoils a sum, never the guarantee
+    return fitted_and_calibrated(start, sites, CROWD * start.sampling_rate * records + FEWEST)
 
 
 @lru_cache(maxsize=256)
@@ -85,56 +82,24 @@ def plan_counts(settings: PrivacySettings, *, cells: int, releases: int, quorum:
     Each count gets discrete Gaussian noise; the guarantee of that is exact, not that of a Gaussian close to it.
     Errors: Refusal JOB_INVALID, CONFIG_INVALID.
     """
-    plain = replace(_plain(settings, cells, steps=1, releases=releases), partition="holdout", purpose="counts")
+    plain = replace(plain_plan(settings, cells, steps=1, releases=releases), partition="holdout", purpose="counts")
     if not settings.private:
         return plain
-    together = settings.mode == "M2"
-    return _calibrated(
+    together = settings.together
+    return calibrated(
         replace(
             plain,
             mechanism="discrete-gaussian",
             record_bound=1.0,
-            honest=_honest(settings, quorum),
-            epsilon=_asked(settings.evaluation_epsilon),
-            delta=_asked(settings.delta),
+            honest=honest_of(settings, quorum),
+            epsilon=asked(settings.evaluation_epsilon),
+            delta=asked(settings.delta),
             adversary=Adversary.SERVER_AND_COLLUDERS if together else Adversary.OUTSIDE_THE_SITE,
         )
     )
 
 
-def _calibrated(plan: MechanismPlan) -> MechanismPlan:
-    """`plan` with the least noise whose planned releases keep its epsilon, by the figure that gates use."""
-
-    def cost(sigma: float, interval: float) -> float:
-        return _cost(replace(plan, noise_multiplier=sigma), interval)
-
-    return replace(plan, noise_multiplier=smallest_sigma(cost, plan.epsilon, ONLINE))
-
-
-def _cost(plan: MechanismPlan, interval: float) -> float:
-    """Epsilon of all planned releases."""
-    return total_epsilon([plan.charge(plan.steps * plan.releases)], plan.delta, interval)
-
-
-def _fitted(plan: MechanismPlan, sites: int, records: int) -> MechanismPlan:
-    """`plan` with the finest scale, a power of two, at which the sum of all sites fits the ring.
-
-    Records beyond CROWD times the expected number could wrap a lane: that spoils a sum, never the guarantee.
-    """
-    most = CROWD * plan.sampling_rate * records + FEWEST
-    noise = 1.05 * WIDEST * plan.noise_multiplier * math.sqrt(max(sites, plan.honest) / plan.honest)
-    room = RING - noise * math.sqrt(plan.dimension)
-    scale = min(plan.scale, _power(max(room, 1.0) / (plan.record_bound * (most + noise))))
-    if scale * plan.record_bound < math.sqrt(plan.dimension):
-        raise _refused(
-            "Model and cohort do not fit the ring",
-            f"a scale of {scale:g} would add more noise for rounding than for the records",
-            "Lower sampling_rate, or train a smaller model",
-        )
-    return replace(plan, scale=scale)
-
-
-def _plain(settings: PrivacySettings, dimension: int, *, steps: int, releases: int) -> MechanismPlan:
+def plain_plan(settings: PrivacySettings, dimension: int, *, steps: int, releases: int) -> MechanismPlan:
     """A release of everything, as it is."""
     return MechanismPlan(
         mode=settings.mode,
@@ -164,33 +129,34 @@ def _plain(settings: PrivacySettings, dimension: int, *, steps: int, releases: i
 
 def _refuse_weak(settings: PrivacySettings, local_steps: int, records: int) -> None:
     if settings.mode == "M2" and local_steps != 1:
-        raise _refused(
+        raise unfit(
             f"local_steps = {local_steps} with mode M2",
             "noise that is added up between sites hides each step only if each step is a sum of its own",
             "Set local_steps = 1 or use mode M1",
         )
-    expected = _asked(settings.sampling_rate) * records
+    expected = asked(settings.sampling_rate) * records
     if expected < FEWEST:
-        raise _refused(
+        raise unfit(
             f"privacy.sampling_rate = {settings.sampling_rate}",
             f"a step would hold {expected:.1f} records on average, fewer than {FEWEST}",
             "Raise it",
         )
-    if _asked(settings.delta) * records >= 1:
-        raise _refused(
-            f"privacy.delta = {settings.delta}",
-            f"with {records} records it would allow to publish one of them whole",
-            f"Choose at most {0.1 / records:.0e}",
-        )
+    if asked(settings.delta) * records >= 1:
+        raise too_large(settings.delta, records, "records")
 
 
-def _honest(settings: PrivacySettings, quorum: int) -> int:
+def too_large(delta: float | None, units: int, name: str) -> Refusal:
+    why = f"with {units} {name} it would allow to publish one of them whole"
+    return unfit(f"privacy.delta = {delta}", why, f"Choose at most {0.1 / units:.0e}")
+
+
+def honest_of(settings: PrivacySettings, quorum: int) -> int:
     """Sites whose noise is sure to be in a sum and unknown to the server."""
-    if settings.mode != "M2":
+    if not settings.together:
         return 1
-    honest = quorum - int(_asked(settings.colluding))
+    honest = quorum - int(asked(settings.colluding))
     if honest < 1:
-        raise _refused(
+        raise unfit(
             f"privacy.colluding = {settings.colluding}",
             f"of {quorum} sites, which a sum is sure to hold, no honest site would be left to add noise",
             "Raise the quorum or expect fewer colluding sites",
@@ -198,17 +164,8 @@ def _honest(settings: PrivacySettings, quorum: int) -> int:
     return honest
 
 
-def _asked(value: float | None) -> float:
+def asked(value: float | None) -> float:
     """A setting that `PrivacySettings` has checked to be there."""
     if value is None:
-        raise _refused("A privacy setting is missing", "the mode needs it", "Complete the table [privacy]")
+        raise unfit("A privacy setting is missing", "the mode needs it", "Complete the table [privacy]")
     return value
-
-
-def _power(value: float) -> float:
-    """The largest power of two that is at most `value`."""
-    return 2.0 ** math.floor(math.log2(value))
-
-
-def _refused(what: str, why: str, do: str) -> Refusal:
-    return Refusal(Code.JOB_INVALID, what, why, do)

@@ -9,30 +9,56 @@ from common.config import finite
 from common.errors import Code, Refusal
 from common.randomness import NoiseKind
 
-Mode = Literal["M1", "M2", "none"]
+Mode = Literal["M1", "M2", "M3", "M4", "M5", "none"]
+SITE_LEVEL: frozenset[Mode] = frozenset({"M3", "M4", "M5"})
 
+_EACH = frozenset({"unit", "epsilon", "delta", "clip", "spare_rounds", "evaluation_epsilon"})
 _ASKED: dict[Mode, frozenset[str]] = {  # what each mode needs; metric_share > 0 needs loss_bound on top
     "none": frozenset(),
-    "M1": frozenset({"unit", "epsilon", "delta", "clip", "sampling_rate", "spare_rounds", "evaluation_epsilon"}),
-    "M2": frozenset(
-        {"unit", "epsilon", "delta", "clip", "sampling_rate", "spare_rounds", "evaluation_epsilon"}
-        | {"colluding", "metric_share"}
-    ),
+    "M1": _EACH | {"sampling_rate"},
+    "M2": _EACH | {"sampling_rate", "colluding", "metric_share"},
+    "M3": _EACH,
+    "M4": _EACH | {"colluding"},
+    "M5": _EACH | {"separation"},
 }
-_ALL = _ASKED["M2"] | {"loss_bound"}
+_MAY: dict[Mode, frozenset[str]] = dict.fromkeys(SITE_LEVEL, frozenset({"quantile", "local"}))
+_ALL = frozenset().union(*_ASKED.values(), *_MAY.values()) | {"loss_bound"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalPrivacy:
+    """The table [privacy.local]: noise for single records inside a mode whose unit is the site; meanings as in M1.
+
+    It is a second promise with a unit of its own. The two are never added.
+    """
+
+    epsilon: float
+    delta: float
+    clip: float
+    sampling_rate: float
+
+    def __post_init__(self) -> None:
+        _refuse_ranges(self, "privacy.local")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacySettings:
-    """What a job promises about one record of a site. A setting that its mode does not use is refused.
+    """What a job promises about one record of a site, or about all of a site. What its mode does not use is refused.
 
     mode                "M1": every site trains with noise of its own (DP-SGD); "M2": the noise of several sites adds
-                        up inside secure aggregation (one gradient a round); "none": no noise, no claim
-    epsilon, delta      of all training releases together, for one record of one site
-    clip                L2 bound of one record's gradient, in model units
+                        up inside secure aggregation (one gradient a round); "none": no noise, no claim.
+                        For a whole site: "M3": the coordinator adds noise to each sum of updates; "M4": the noise
+                        of several sites adds up inside the sum; "M5": as M3, with noise that cancels over rounds,
+                        for sites that take turns
+    unit                "record" in M1 and M2, "site" in M3 to M5: what one epsilon protects
+    epsilon, delta      of all training releases together, for one unit
+    clip                L2 bound of one record's gradient, or of a site's update, in model units
     sampling_rate       chance of each record to enter a step
     spare_rounds        releases beyond the job's rounds that the budget still affords, for repeated rounds
-    colluding           M2: sites whose noise does not count, because they may tell theirs to the server
+    colluding           M2, M4: sites whose noise does not count, because they may tell theirs to the server
+    separation          M5: rounds from one turn of a site to its next, at least; sites hold the coordinator to it
+    quantile            M3 to M5: the clip follows this share of the updates' norms; not given: the clip is fixed
+    local               M3 to M5: noise for single records besides
     metric_share        M2: bound of the live loss and accuracy lanes over `clip`; 0 sends neither
     loss_bound          losses above it count as it; needed where metric_share > 0
     evaluation_epsilon  of all counts over held-out records, which are other records than those trained on
@@ -40,13 +66,16 @@ class PrivacySettings:
     """
 
     mode: Mode
-    unit: Literal["record"] | None = None
+    unit: Literal["record", "site"] | None = None
     epsilon: float | None = None
     delta: float | None = None
     clip: float | None = None
     sampling_rate: float | None = None
     spare_rounds: int | None = None
     colluding: int | None = None
+    separation: int | None = None
+    quantile: float | None = None
+    local: LocalPrivacy | None = None
     metric_share: float | None = None
     loss_bound: float | None = None
     evaluation_epsilon: float | None = None
@@ -54,40 +83,70 @@ class PrivacySettings:
 
     def __post_init__(self) -> None:
         if self.mode not in _ASKED:
-            raise _refused(f"privacy.mode = {self.mode!r}", "it knows M1, M2 and none", "Correct the name")
+            raise _refused(f"privacy.mode = {self.mode!r}", "it knows M1 to M5 and none", "Correct the name")
         wanted = _ASKED[self.mode] | ({"loss_bound"} if self.metric_share else frozenset())
         given = {name for name in _ALL if getattr(self, name) is not None}
         if missing := sorted(_ASKED[self.mode] - given):
             raise _refused(f"privacy.{missing[0]} is missing", f"mode {self.mode} needs it", "Choose a value")
-        if unused := sorted(given - wanted):
+        if unused := sorted(given - wanted - _MAY.get(self.mode, frozenset())):
             raise _refused(
                 f"privacy.{unused[0]} is set", f"nothing in mode {self.mode} would use it", "Remove the line"
             )
         if missing := sorted(wanted - given):
             raise _refused(f"privacy.{missing[0]} is missing", "live metrics need it", "Choose a value")
-        self._refuse_ranges()
-
-    def _refuse_ranges(self) -> None:
-        for name in ("epsilon", "evaluation_epsilon"):
-            _within(getattr(self, name), name, above=0, at_most=1000)
-        _within(self.delta, "delta", above=0, at_most=0.01)
-        _within(self.clip, "clip", above=0, at_most=1e6)
-        _within(self.sampling_rate, "sampling_rate", above=0, at_most=1)
-        _within(self.loss_bound, "loss_bound", above=0, at_most=1e6)
-        for name in ("spare_rounds", "colluding"):
-            _within(getattr(self, name), name, at_least=0, at_most=100_000)
-        if self.metric_share:
-            _within(self.metric_share, "metric_share", above=0, at_most=1)
+        unit = "site" if self.by_site else "record"
+        if self.private and self.unit != unit:
+            why = f"one epsilon of mode {self.mode} protects one {unit}"
+            raise _refused(f"privacy.unit = {self.unit!r}", why, f'Set unit = "{unit}", or choose another mode')
+        _refuse_ranges(self, "privacy")
 
     @property
     def private(self) -> bool:
         """Whether noise is added at all."""
         return self.mode != "none"
 
+    @property
+    def epsilons(self) -> tuple[float, ...]:
+        """Every epsilon that is promised, of whatever unit."""
+        inner = self.local.epsilon if self.local else None
+        return tuple(value for value in (self.epsilon, self.evaluation_epsilon, inner) if value is not None)
 
-def _within(value: float | None, name: str, **ends: float) -> None:
-    if value is not None:
-        finite(value, f"privacy.{name}", **ends)
+    @property
+    def by_site(self) -> bool:
+        """Whether one epsilon protects a whole site."""
+        return self.mode in SITE_LEVEL
+
+    @property
+    def by_record(self) -> bool:
+        """Whether single records are clipped."""
+        return self.mode in ("M1", "M2") or self.local is not None
+
+    @property
+    def together(self) -> bool:
+        """Whether the noise of several sites adds up to what is promised."""
+        return self.mode in ("M2", "M4")
+
+
+_ENDS: dict[str, dict[str, float]] = {
+    "epsilon": {"above": 0, "at_most": 1000},
+    "evaluation_epsilon": {"above": 0, "at_most": 1000},
+    "delta": {"above": 0, "at_most": 0.01},
+    "clip": {"above": 0, "at_most": 1e6},
+    "sampling_rate": {"above": 0, "at_most": 1},
+    "loss_bound": {"above": 0, "at_most": 1e6},
+    "spare_rounds": {"at_least": 0, "at_most": 100_000},
+    "colluding": {"at_least": 0, "at_most": 100_000},
+    "metric_share": {"at_least": 0, "at_most": 1},
+    "separation": {"at_least": 2, "at_most": 1024},
+    "quantile": {"above": 0, "below": 1},
+}
+
+
+def _refuse_ranges(settings: PrivacySettings | LocalPrivacy, table: str) -> None:
+    for name, ends in _ENDS.items():
+        value = getattr(settings, name, None)
+        if value is not None:
+            finite(value, f"{table}.{name}", **ends)
 
 
 def _refused(what: str, why: str, do: str) -> Refusal:

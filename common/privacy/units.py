@@ -23,5 +23,6 @@ class Adversary(StrEnum):
     """Who may see what leaves a site without learning more than epsilon allows."""
 
     OUTSIDE_THE_SITE = "outside-the-site"  # server, other sites and every user of the model, together
+    MODEL_USERS = "model-users"  # users of the models; not the coordinator, which sees sums without noise
     SERVER_AND_COLLUDERS = "server-and-colluders"  # server, users, and at most the stated number of sites
     NONE = "none"  # nothing is hidden from anybody

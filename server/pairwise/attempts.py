@@ -113,6 +113,7 @@ class PairwiseAggregator:
             cohort=tuple(sorted(cohort)),
             parameters=state.parameters.astype("<f4").tobytes(),
             heads=tuple(Head(site=site, head=bytes.fromhex(head)) for site, head in sorted(heads.items())),
+            clip=state.clip if task == "train" else 0.0,
         )
 
     def _attempt(self, order: AdvertiseOrder, state: State) -> Attempt:

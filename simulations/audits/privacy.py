@@ -64,7 +64,7 @@ def audit(run: Run, anchors: Anchors = NOTHING) -> dict[str, Any]:
 
 def _result(run: Run, terms: Terms, priced: Priced, found: list[Finding]) -> dict[str, Any]:
     void = found or terms.mode == "none"
-    worst = max((cost.whole.epsilon if cost else math.inf for _, cost in priced), default=0.0)
+    worst = max((terms.figure(cost.whole) if cost else math.inf for _, cost in priced), default=0.0)
     return {
         "verdict": (Verdict.FAIL if found else Verdict.PASS).value,
         "verified": not found,
@@ -95,8 +95,9 @@ def _row(run: Run, terms: Terms, account: Account, cost: Cost | None) -> dict[st
     return {
         "site": account.site,
         "epsilon": None if void else _finite(reported(run, account.site)),
-        "recomputed": _finite(cost.whole.epsilon) if cost else None,
-        "this_run": {part: _finite(value) for part, value in (cost.run.nominal if cost else {}).items()},
+        "recomputed": _finite(terms.figure(cost.whole)) if cost else None,
+        "this_run": {part: _finite(value) for part, value in (cost.run.nominal if cost else {}).items()}
+        | ({"site": _finite(cost.run.site)} if cost and cost.run.site is not None else {}),
         "delta": terms.delta,
         "unit": terms.unit,
         "mode": terms.mode,

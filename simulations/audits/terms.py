@@ -14,7 +14,8 @@ from common.errors import Refusal
 from common.job import Job
 from common.orders import Task
 from common.privacy.mechanism import MechanismPlan, Partition
-from common.privacy.spending import PARTITIONS
+from common.privacy.spending import PARTITIONS, Spending
+from common.privacy.units import Unit
 from common.secagg.manifest import manifest_from
 from common.work import Work, work_of
 from simulations.audits.accounts import Account, Cost
@@ -33,7 +34,8 @@ class Terms:
     """What all sites of a run signed alike; None or nothing where they did not, or where no noise was promised.
 
     delta     smallest of all plans: every epsilon is largest there
-    promised  epsilon of the run, by partition      honest  sites that share the noise of a sum, by partition
+    promised  epsilon of the run for one record, by partition; promised_site of a whole site, if anything is
+    honest    sites that share the noise of a sum, by partition
     """
 
     mode: str | None
@@ -41,25 +43,36 @@ class Terms:
     noise: str | None
     delta: float | None
     promised: Mapping[Partition, float]
+    promised_site: float | None
     honest: Mapping[Partition, int]
 
     @property
     def limit(self) -> float | None:
-        """The largest epsilon that the run promised any record."""
+        """The largest epsilon that the run promised any record; of a run whose unit is the site, any site."""
+        if self.unit == Unit.SITE:
+            return self.promised_site
         return max((value for value in self.promised.values() if value), default=None)
+
+    def figure(self, spent: Spending) -> float:
+        """What of a site's spending the run's epsilon speaks of: its unit is the run's."""
+        by_site = self.unit == Unit.SITE and spent.site is not None and not spent.void
+        return spent.site if by_site and spent.site is not None else spent.epsilon
 
 
 def terms_of(accounts: Iterable[Account]) -> Terms:
     """The terms in the signed plans of the audited run."""
     plans = _plans(accounts)
     deltas = [plan.delta for plan in plans if plan.delta]
-    private = bool(deltas)
+    private, outer = bool(deltas), [plan for plan in plans if not _inner(plan)]
     return Terms(
-        mode=_common(str(plan.mode) for plan in plans),
-        unit=_common(plan.unit.value for plan in plans) if private else None,
+        mode=_common(str(plan.mode) for plan in outer),
+        unit=_common(plan.unit.value for plan in outer if plan.partition == "train") if private else None,
         noise=_common(str(plan.noise) for plan in plans),
         delta=min(deltas, default=None),
-        promised={part: min(p.epsilon for p in plans if p.partition == part) for part in _parts(plans)},
+        promised={
+            part: min(p.epsilon for p in plans if p.partition == part and p.bounds_records) for part in _parts(plans)
+        },
+        promised_site=min((p.epsilon for p in outer if p.unit is Unit.SITE), default=None),
         honest={part: max(p.honest for p in plans if p.partition == part) for part in _parts(plans)},
     )
 
@@ -84,7 +97,7 @@ def compare_plans(run: Run, work: Work | None, accounts: Iterable[Account]) -> I
         yield Finding(Problem.NOISE_REPLAY, "", "the noise of this run can be repeated by whoever knows its seed")
     mode = run.facts["job"]["privacy"].get("mode")
     for part in PARTITIONS:
-        those = [plan for plan in plans if plan.partition == part]
+        those = [plan for plan in plans if plan.partition == part and not _inner(plan)]
         if len(those) > 1 or any(plan.mode != mode for plan in those):
             yield Finding(Problem.PLAN_MISMATCH, "", f"the sites did not charge one plan of mode {mode} for {part}")
     if work is not None:
@@ -103,12 +116,16 @@ def _unlike_the_job(work: Work, plans: Iterable[MechanismPlan]) -> Iterator[Find
     """The plans that sites signed and that the job of run.json does not lead to."""
     for task in get_args(Task):
         try:
-            asked = work.plan(task)
+            wanted = work.plans(task)
         except Refusal as refusal:
             yield Finding(Problem.JOB_MISMATCH, "", f"no plan follows from its job: {refusal.what}: {refusal.why}")
             continue
-        for plan in plans:
-            if plan.partition == asked.partition and (unlike := _unlike(plain(asked), plain(plan))):
+        signed = [plan for plan in plans if plan.partition == wanted[-1].partition]
+        if signed and len(wanted) > 1 and len(signed) < len(wanted):
+            yield Finding(Problem.JOB_MISMATCH, "", f"for {signed[0].partition}, its job leads to more plans")
+        for plan in signed:
+            asked = wanted[0] if _inner(plan) else wanted[-1]
+            if unlike := _unlike(plain(asked), plain(plan)):
                 yield Finding(Problem.JOB_MISMATCH, "", f"for {plan.partition}, {unlike}")
 
 
@@ -127,6 +144,10 @@ def exceeded(accounts: Iterable[tuple[Account, Cost | None]], terms: Terms) -> I
             if limit and not epsilon <= limit + SLACK:
                 detail = f"its {part} records cost {epsilon:.4f}, its plans promised {limit:g}"
                 yield Finding(Problem.BUDGET_EXCEEDED, account.site, detail)
+        whole, limit = cost.run.site if cost else None, terms.promised_site
+        if whole is not None and limit is not None and not whole <= limit + SLACK:
+            detail = f"it cost the site {whole:.4f} as a whole, its plans promised {limit:g}"
+            yield Finding(Problem.BUDGET_EXCEEDED, account.site, detail)
 
 
 def understated(run: Run, accounts: Iterable[tuple[Account, Cost | None]]) -> Iterator[Finding]:
@@ -146,6 +167,11 @@ def reported(run: Run, site: str) -> float:
 
 def _plans(accounts: Iterable[Account]) -> list[MechanismPlan]:
     return list({plan.plan_id: plan for account in accounts for plan in account.plans}.values())
+
+
+def _inner(plan: MechanismPlan) -> bool:
+    """Whether it is for single records inside what is noised for the site."""
+    return plan.layered and plan.unit is Unit.RECORD
 
 
 def _parts(plans: Iterable[MechanismPlan]) -> list[Partition]:

@@ -51,6 +51,7 @@ class Place(NamedTuple):
     task: Task = "train"
     round: int = 1
     attempt: int = 0
+    clip: float = 0.0
 
 
 @pytest.fixture(scope="module", params=["M2", "M1", "none"])
@@ -88,10 +89,11 @@ def test_the_binding_differs_with_everything_that_it_names(work: Work) -> None:
         work.binding(Place(round=2), flat),
         work.binding(Place(attempt=1), flat),
         work.binding(Place(), moved),
+        work.binding(Place(clip=0.5), flat),
         work.binding(Place(), flat, 1),
         other.binding(Place(), flat),
     }
-    assert len(bindings) == 8
+    assert len(bindings) == 9
 
 
 def test_spare_attempts_are_those_of_the_job_and_at_most_one_for_counts(work: Work) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from common.orders import Epsilon, Head, Order, Reply, Round, Task
+from common.orders import Clip, Epsilon, Head, Order, Reply, Round, Task
 from common.secagg.pairwise.wire import (
     SITES_MAX,
     Cohort,
@@ -26,7 +26,7 @@ class AdvertiseOrder(Order, frozen=True, kw_only=True, tag="advertise"):
 
     number      of the attempt, used once in the life of the session
     cohort      sites that are asked, ascending
-    parameters, heads  as in a `WorkOrder`
+    parameters, heads, clip  as in a `WorkOrder`
     """
 
     task: Task
@@ -37,6 +37,7 @@ class AdvertiseOrder(Order, frozen=True, kw_only=True, tag="advertise"):
     cohort: Cohort
     parameters: bytes
     heads: Annotated[tuple[Head, ...], msgspec.Meta(max_length=2**20)]
+    clip: Clip = 0.0
 
 
 class _Stage(Order, frozen=True, kw_only=True):
