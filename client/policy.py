@@ -139,7 +139,7 @@ def decide(policy: Policy, job: Job, task: TaskName, parameters: int, sum_min: i
 def _guarantee_lines(rules: PrivacyRules, job: Job) -> list[Line]:
     asked = job.privacy
     most = max(asked.epsilons, default=0.0)
-    delta = max(asked.delta or 1.0, asked.local.delta if asked.local else 0.0)
+    delta = asked.delta or 1.0
     colluding = asked.colluding or 0
     code = Code.POLICY_PRIVACY
     rows = [

@@ -24,8 +24,9 @@ def bounded(change: NDArray[np.float64], plan: MechanismPlan, clip: float) -> Cl
     if not math.isfinite(clip) or plan.adaptive is not (clip > 0):
         raise Refusal(Code.MESSAGE_INVALID, f"clip = {clip:g}", "the job's clip does not ask for it", "Follow the job")
     usable = change if np.isfinite(change).all() else np.zeros_like(change)
-    lanes = shortened(usable / (clip or plan.clip), 1.0)
+    short = shortened(usable, clip or plan.clip)
+    lanes = short / (clip or plan.clip)
     if plan.adaptive:
-        within = float(np.linalg.norm(usable)) <= clip
+        within = np.array_equal(short, usable)
         lanes = np.append(lanes, plan.lane_bound if within else -plan.lane_bound)
     return Clipped(lanes, plan.record_bound)

@@ -104,6 +104,7 @@ class Work:
             return None
         return plan_local(
             local,
+            delta=self.training.delta,
             noise=self.job.privacy.noise,
             local_steps=self.job.training.local_steps,
             releases=self.training.releases,

@@ -29,11 +29,10 @@ _ALL = frozenset().union(*_ASKED.values(), *_MAY.values()) | {"loss_bound"}
 class LocalPrivacy:
     """The table [privacy.local]: noise for single records inside a mode whose unit is the site; meanings as in M1.
 
-    It is a second promise with a unit of its own. The two are never added.
+    It is a second promise with a unit of its own, at the same delta. The two are never added.
     """
 
     epsilon: float
-    delta: float
     clip: float
     sampling_rate: float
 

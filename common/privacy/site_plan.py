@@ -19,7 +19,14 @@ BIT_COST = 1.05  # largest factor of the noise for knowing how many updates were
 
 @lru_cache(maxsize=256)
 def plan_local(
-    local: LocalPrivacy, *, noise: NoiseKind, local_steps: int, releases: int, dimension: int, records: int
+    local: LocalPrivacy,
+    *,
+    delta: float,
+    noise: NoiseKind,
+    local_steps: int,
+    releases: int,
+    dimension: int,
+    records: int,
 ) -> MechanismPlan:
     """The plan of the noise for single records inside a mode whose unit is the site: M1, under its own promise.
 
@@ -27,7 +34,7 @@ def plan_local(
     Errors: Refusal JOB_INVALID, CONFIG_INVALID.
     """
     settings = PrivacySettings(
-        mode="M1", unit="record", epsilon=local.epsilon, delta=local.delta, clip=local.clip,
+        mode="M1", unit="record", epsilon=local.epsilon, delta=delta, clip=local.clip,
         sampling_rate=local.sampling_rate, spare_rounds=0, evaluation_epsilon=local.epsilon, noise=noise,
     )  # fmt: skip
     plan = plan_training(
