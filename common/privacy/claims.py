@@ -162,8 +162,14 @@ def _claim(site: str, made: Sequence[tuple[MechanismPlan, int]], spent: Spending
         layered=any(plan.layered for plan, _ in made),
         samplers=tuple(sorted({_sampler(plan) for plan, _ in made})),
         void=spent.void,
-        accountant=accountant(),
+        accountant=_accountant(spent),
     )
+
+
+def _accountant(spent: Spending) -> str:
+    orders = ", ".join(f"order {order} for {part} records" for part, order in sorted(spent.orders.items()))
+    later = "jobs planned after others had released something are added up by a Rényi filter"
+    return f"{accountant()}; {later}, {orders}" if orders else accountant()
 
 
 def _side(unit: Unit, epsilon: float, made: Sequence[tuple[MechanismPlan, int]]) -> Side:

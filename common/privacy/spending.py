@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 from common.privacy.accounting import REPORT, total_epsilon
 from common.privacy.entries import Entry, charged
+from common.privacy.filter import best_order, filtered_epsilon
 from common.privacy.mechanism import MechanismPlan, Partition
 from common.privacy.units import Unit
 
@@ -23,6 +24,8 @@ class Spending:
     two and not their sum (parallel composition). What bounds a whole site bounds each of its records.
     nominal  as if all noise had been secret; releases without noise are left out
     site     of the whole site; None if a training release protects single records only, or there was none
+    orders   of the Rényi filter, by partition, where releases have more than one plan: the later ones may have been
+             chosen by looking at what was released, and composing privacy loss distributions does not allow that
     void     why nothing may be claimed; empty if the guarantee holds
     """
 
@@ -30,6 +33,7 @@ class Spending:
     nominal: dict[Partition, float]
     void: tuple[str, ...]
     site: float | None = None
+    orders: dict[Partition, int] = field(default_factory=dict)
 
     @property
     def epsilon(self) -> float:
@@ -50,15 +54,30 @@ def spending_of(entries: Sequence[Entry], delta: float, interval: float = REPORT
 def spending(charges: Sequence[tuple[MechanismPlan, int]], delta: float, interval: float = REPORT) -> Spending:
     """What so many steps of these plans cost at `delta`."""
     counted = [(plan, steps) for plan, steps in charges if steps]
-    noisy = [(plan, plan.charge(steps)) for plan, steps in counted if plan.mechanism != "none"]
-    nominal = {
-        part: total_epsilon([c for p, c in noisy if p.partition == part and p.bounds_records], delta, interval)
-        for part in PARTITIONS
+    noisy = [(plan, steps) for plan, steps in counted if plan.mechanism != "none"]
+    records = {
+        part: [one for one in noisy if one[0].partition == part and one[0].bounds_records] for part in PARTITIONS
     }
+    nominal = {part: _together(those, delta, interval) for part, those in records.items()}
     train = [plan for plan, _ in counted if plan.partition == "train"]
-    whole = [charge for plan, charge in noisy if plan.partition == "train" and plan.unit is Unit.SITE]
-    site = total_epsilon(whole, delta, interval) if train and all(plan.bounds_sites for plan in train) else None
-    return Spending(delta, nominal, tuple(sorted({why for plan, _ in counted for why in _void(plan)})), site)
+    whole = [one for one in noisy if one[0].partition == "train" and one[0].unit is Unit.SITE]
+    site = _together(whole, delta, interval) if train and all(plan.bounds_sites for plan in train) else None
+    orders = {part: _order(those, delta) for part, those in records.items() if len(those) > 1}
+    return Spending(delta, nominal, tuple(sorted({why for plan, _ in counted for why in _void(plan)})), site, orders)
+
+
+def _together(charges: Sequence[tuple[MechanismPlan, int]], delta: float, interval: float) -> float:
+    """Epsilon of one plan's releases, or of several plans', the later of which were chosen with eyes open."""
+    listed = [plan.charge(steps) for plan, steps in charges]
+    if len(listed) < 2:
+        return total_epsilon(listed, delta, interval)
+    return filtered_epsilon(listed, _order(charges, delta), delta)
+
+
+def _order(charges: Sequence[tuple[MechanismPlan, int]], delta: float) -> int:
+    """The order of the filter: best for all that the first plan may release, which was known before any release."""
+    first, _ = charges[0]
+    return best_order(first.charge(first.steps * first.releases), delta)
 
 
 def _void(plan: MechanismPlan) -> tuple[str, ...]:
