@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -53,7 +54,7 @@ def spending_of(entries: Sequence[Entry], delta: float, interval: float = REPORT
 
 def spending(charges: Sequence[tuple[MechanismPlan, int]], delta: float, interval: float = REPORT) -> Spending:
     """What so many steps of these plans cost at `delta`."""
-    counted = [(plan, steps) for plan, steps in charges if steps]
+    counted = _merged(charges)
     noisy = [(plan, steps) for plan, steps in counted if plan.mechanism != "none"]
     records = {
         part: [one for one in noisy if one[0].partition == part and one[0].bounds_records] for part in PARTITIONS
@@ -64,6 +65,16 @@ def spending(charges: Sequence[tuple[MechanismPlan, int]], delta: float, interva
     site = _together(whole, delta, interval) if train and all(plan.bounds_sites for plan in train) else None
     orders = {part: _order(those, delta) for part, those in records.items() if len(those) > 1}
     return Spending(delta, nominal, tuple(sorted({why for plan, _ in counted for why in _void(plan)})), site, orders)
+
+
+def _merged(charges: Iterable[tuple[MechanismPlan, int]]) -> list[tuple[MechanismPlan, int]]:
+    """Each plan once, with all its steps, in the order in which they were first charged."""
+    plans: dict[str, MechanismPlan] = {}
+    steps: Counter[str] = Counter()
+    for plan, more in charges:
+        plans.setdefault(plan.plan_id, plan)
+        steps[plan.plan_id] += more
+    return [(plan, steps[plan_id]) for plan_id, plan in plans.items() if steps[plan_id]]
 
 
 def _together(charges: Sequence[tuple[MechanismPlan, int]], delta: float, interval: float) -> float:

@@ -43,8 +43,8 @@ class Terms:
     noise: str | None
     delta: float | None
     promised: Mapping[Partition, float]
-    promised_site: float | None
     honest: Mapping[Partition, int]
+    promised_site: float | None = None
 
     @property
     def limit(self) -> float | None:

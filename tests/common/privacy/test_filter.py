@@ -61,6 +61,7 @@ def test_the_order_follows_from_the_first_plan_alone() -> None:
 def test_one_plan_is_composed_exactly_however_often_it_runs_and_two_by_the_filter() -> None:
     one = spending([(FIRST, 12), (COUNTS, 1)], 1e-5)
     assert one.orders == {}
+    assert spending([(FIRST, 5), (COUNTS, 1), (FIRST, 7)], 1e-5) == one
     assert one.nominal["train"] == total_epsilon([FIRST.charge(12)], 1e-5)
     both = spending([(FIRST, 12), (SECOND, 5), (COUNTS, 1)], 1e-5)
     composed = total_epsilon([FIRST.charge(12), SECOND.charge(5)], 1e-5)
