@@ -45,6 +45,11 @@ def budget_of(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
     }
 
 
+def entries_of(settings: SiteSettings, held: DataSettings) -> list[Entry]:
+    """The verified entries of the data set's ledger. Errors: as `budget_of`."""
+    return _verified(settings, held)[0]
+
+
 def epsilon_with(settings: SiteSettings, held: DataSettings, charges: Sequence[tuple[MechanismPlan, int]]) -> float:
     """What the data set will have cost once these steps of these plans are charged as well, as the agent's gate counts.
 

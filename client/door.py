@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from client.budget import budget_of, epsilon_with
+from client.budget import budget_of, entries_of, epsilon_with
+from client.limits import Limit, limit_change
 from client.policy import Policy, TaskName, lines
 from client.site import SiteSettings, read_site
 from client.start import check_site, manifest_of
@@ -122,8 +123,7 @@ def explain(
         for task in ASKED
         for line in lines(policy, asked, task, size, least)
     ]
-    budget = _affords(settings, policy, asked)
-    rows += [] if budget is None else [budget]
+    rows += [row for row in (_limited(settings, policy, asked), _affords(settings, policy, asked)) if row]
     refused = [row for row in rows if not row["allowed"]]
     found = {
         "status": "refused" if refused else "allowed",
@@ -144,6 +144,19 @@ def _sum_min(settings: SiteSettings, job: Job) -> int:
         return sum_min(job, manifest_of(settings))
     except Refusal:
         return job.aggregation.quorum
+
+
+def _limited(settings: SiteSettings, policy: Policy, job: Job) -> dict[str, Any] | None:
+    """Whether a limit that was changed since the last charge has its reason; None where it is the same as before."""
+    rules = policy.privacy
+    row = {"task": "run", "rule": f"[privacy] reason = {rules.reason!r}", "code": Code.POLICY_PRIVACY.value}
+    asked = {"asked": f"the reason why max_epsilon is now {rules.max_epsilon:g}, at delta {rules.stated_delta:g}"}
+    try:
+        entries = entries_of(settings, settings.dataset(job.dataset))
+        changed = limit_change(entries, Limit(rules.max_epsilon, rules.stated_delta, rules.reason))
+    except Refusal as refusal:
+        return row | asked | {"allowed": False} if refusal.code is Code.POLICY_PRIVACY else None
+    return row | asked | {"allowed": True} if changed else None
 
 
 def _affords(settings: SiteSettings, policy: Policy, job: Job) -> dict[str, Any] | None:

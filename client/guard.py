@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from client.limits import Limit, limit_change
 from common.errors import Code, Refusal
 from common.privacy.accounting import ONLINE
 from common.privacy.clipped import Clipped, Counted, PrivateUpdate
@@ -23,14 +24,6 @@ from common.randomness import Entropy
 
 LANE_LIMIT = 2**62  # beyond it an int64 could overflow when noise is added
 TIGHT = 1 + 1e-9  # by how much a bound may miss the plan's for float rounding
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The most that may ever be spent on one record of a data set, as policy.toml says."""
-
-    epsilon: float
-    delta: float
 
 
 @dataclass(frozen=True)
@@ -107,12 +100,17 @@ class Guard:
         """Charge one release of `plan`, on disk, before any record is read.
 
         steps  accounted steps, the plan's own if not given
-        Errors: Refusal BUDGET_EXHAUSTED if the charge would exceed the limit; then nothing is charged.
+        A limit that is another than at the last charge is written down first.
+        Errors: Refusal BUDGET_EXHAUSTED if the charge would exceed the limit, POLICY_PRIVACY if the limit was changed
+        without a reason; then nothing is charged.
         """
         steps = plan.steps if steps is None else steps
+        change = limit_change(self._ledger.entries, self._limit)
         before, after = self.spent, self.after(plan, steps)
         if plan.mechanism != "none" and not after.gated <= self._limit.epsilon:
             raise self._exhausted(plan, steps, before)
+        if change is not None:
+            self._ledger.append(change)
         entry = self._ledger.append(
             new_entry(
                 Kind.RESERVE,
@@ -124,6 +122,7 @@ class Guard:
                 versions=self._versions,
                 epsilon_before=_informative(before),
                 epsilon_after=_informative(after),
+                budget=self._limit.epsilon,
                 delta=self._limit.delta,
             )
         )

@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.guard import Guard, Limit
+from client.guard import Guard
+from client.limits import Limit
 from client.policy import Policy
 from client.site import DataSettings, SiteSettings
 from client.sources.catalogue import read_records
@@ -59,7 +60,8 @@ class Holdings:
     def guard(self, dataset: str) -> Guard:
         """What charges the data set; reads no record. Errors: as `ledger`."""
         rules = self._policy.privacy
-        return Guard(self.ledger(dataset), Limit(rules.max_epsilon, rules.stated_delta), versions())
+        limit = Limit(rules.max_epsilon, rules.stated_delta, rules.reason)
+        return Guard(self.ledger(dataset), limit, versions())
 
     def open(self, dataset: str, schema: Schema) -> Holding:
         """The records of a data set as `schema` reads them.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from common.job import Job
 
 TaskName = Literal["offer", "train", "evaluate", "ledger"]
+LONGEST_REASON = 200
 STATED = 1e-5  # delta at which spending is stated where the policy allows no job that has one
 
 
@@ -39,6 +40,8 @@ class PrivacyRules:
 
     modes          allowed mechanisms; "none" releases an update without noise
     max_epsilon    over all runs on a data set, at `delta` (job's delta must not be larger)
+    reason         why max_epsilon or delta are others than at the last charge: such a change needs one, and the ledger,
+                   which the coordinator reads, keeps it
     allow_replay   noise from a seed: for rehearsals on data that are nobody's
     """
 
@@ -47,12 +50,16 @@ class PrivacyRules:
     delta: float = 0.0
     colluding: int = 0
     allow_replay: bool = False
+    reason: str = ""
 
     def __post_init__(self) -> None:
         not_negative(self.max_epsilon, "privacy.max_epsilon")
         # a large delta would make every spending look like none
         finite(self.delta, "privacy.delta", at_least=0, at_most=0.01)
         not_negative(self.colluding, "privacy.colluding")
+        if len(self.reason) > LONGEST_REASON:
+            what, why = "privacy.reason", f"it has more than {LONGEST_REASON} characters"
+            raise Refusal(Code.CONFIG_INVALID, what, why, "Say it in a sentence")
 
     @property
     def stated_delta(self) -> float:

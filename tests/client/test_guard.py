@@ -10,7 +10,8 @@ import sqlite3
 import numpy as np
 import pytest
 
-from client.guard import Guard, Limit
+from client.guard import Guard
+from client.limits import Limit
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.privacy.accounting import ONLINE, total_epsilon
@@ -241,3 +242,28 @@ def test_a_disk_that_refuses_keeps_the_release_inside(guard, monkeypatch):
     with pytest.raises(sqlite3.OperationalError):
         guard.release_sum(reservation, CLIPPED, SystemEntropy())
     assert guard.spent == before
+
+
+def test_a_changed_limit_needs_a_reason_which_the_ledger_keeps(ledger):
+    Guard(ledger, Limit(2.0, 1e-5)).reserve(SUM, FACTS)
+    before = len(ledger.entries)
+    for limit in (Limit(3.0, 1e-5), Limit(1.9, 1e-5), Limit(2.0, 1e-6)):
+        message = refused(Code.POLICY_PRIVACY, Guard(ledger, limit).reserve, SUM, FACTS)
+        assert "reason" in message
+    assert len(ledger.entries) == before
+    raised = Guard(ledger, Limit(3.0, 1e-5, "the ethics board agreed on 4 May"))
+    raised.reserve(SUM, FACTS)
+    raised.reserve(SUM, FACTS)
+    changes = [entry for entry in ledger.entries if entry.kind is Kind.BUDGET_CHANGE]
+    assert [(one.budget, one.delta, one.note) for one in changes] == [(3.0, 1e-5, "the ethics board agreed on 4 May")]
+    assert verify_public(ledger.public_lines(), SIGNER.public) == list(ledger.entries)
+    refused(
+        Code.POLICY_PRIVACY, Guard(ledger, Limit(4.0, 1e-5, "the ethics board agreed on 4 May")).reserve, SUM, FACTS
+    )
+
+
+def test_a_changed_limit_that_affords_nothing_is_not_written_down(ledger):
+    Guard(ledger, Limit(2.0, 1e-5)).reserve(SUM, FACTS)
+    before = len(ledger.entries)
+    refused(Code.BUDGET_EXHAUSTED, Guard(ledger, Limit(0.1, 1e-5, "we want to stop")).reserve, SUM, FACTS)
+    assert len(ledger.entries) == before

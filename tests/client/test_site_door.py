@@ -99,6 +99,25 @@ def test_a_job_that_the_budget_does_not_afford_is_explained_with_what_is_left(de
     assert float(found["deciding"]["asked"].split()[0]) > 8
 
 
+def test_a_changed_limit_is_explained_to_need_a_reason(desk: Desk, tmp_path: Path) -> None:
+    settings = desk.federation.sites[0].settings
+    file = Path(read_site(settings).policy)
+    before = file.read_text()
+    table = plain(read(Policy, file))
+    job = job_file(tmp_path)
+    try:
+        for reason, allowed in (("", False), ("the board agreed to more", True)):
+            table["privacy"] |= {"max_epsilon": 20.0, "reason": reason}
+            file.write_text(tomli_w.dumps(table))
+            code, found = told("explain", job, "--site", settings)
+            assert code == (0 if allowed else 1)
+            if not allowed:
+                assert found["deciding"]["rule"] == "[privacy] reason = ''"
+                assert found["deciding"]["code"] == "POLICY_PRIVACY"
+    finally:
+        file.write_text(before)
+
+
 def test_a_refused_job_is_explained_by_the_line_that_decides(desk: Desk, tmp_path: Path) -> None:
     path = job_file(tmp_path, {"job.privacy.epsilon": 9.0})
     code, found = told("explain", path, "--site", desk.federation.sites[0].settings)

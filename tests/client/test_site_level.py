@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from client.guard import Guard, Limit
+from client.guard import Guard
+from client.limits import Limit
 from client.site_level import bounded
 from common.errors import Code, Refusal
 from common.identity import Signer
