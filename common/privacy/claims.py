@@ -136,9 +136,13 @@ def promise(site: str, plans: Sequence[tuple[MechanismPlan, int]], delta: float)
     return _claim(site, made, spending(plans, delta))
 
 
-def sampled_claim(epsilon: float, q: float, steps: int, delta: float) -> str:
-    """What `steps` Gaussian sums cost, as one sentence; for plans that no site has run."""
-    guarantee = _guarantee(epsilon, delta, Unit.RECORD, Relation.ADD_OR_REMOVE_ONE)
+def sampled_claim(epsilon: float, q: float, steps: int, delta: float, records: int = 1) -> str:
+    """What `steps` Gaussian sums cost, as one sentence; for plans that no site has run.
+
+    records  most of one person, who is the unit where it is more than one
+    """
+    guarantee = _guarantee(epsilon, delta, Unit.RECORD if records == 1 else Unit.PERSON, Relation.ADD_OR_REMOVE_ONE)
+    guarantee += f", with at most {records} records" if records > 1 else ""
     return (
         f"{guarantee}, over {steps} steps of clipped sums with Gaussian noise, if every step takes each record with "
         f"chance {q:g} independently (Poisson) and nothing else leaves the site; accountant: {accountant()}; "
@@ -167,7 +171,7 @@ def _claim(site: str, made: Sequence[tuple[MechanismPlan, int]], spent: Spending
 
 
 def _accountant(spent: Spending) -> str:
-    orders = ", ".join(f"order {order} for {part} records" for part, order in sorted(spent.orders.items()))
+    orders = ", ".join(f"order {order} for {what}" for what, order in sorted(spent.orders.items()))
     later = "jobs planned after others had released something are added up by a Rényi filter"
     return f"{accountant()}; {later}, {orders}" if orders else accountant()
 

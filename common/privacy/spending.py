@@ -25,8 +25,8 @@ class Spending:
     two and not their sum (parallel composition). What bounds a whole site bounds each of its records.
     nominal  as if all noise had been secret; releases without noise are left out
     site     of the whole site; None if a training release protects single records only, or there was none
-    orders   of the Rényi filter, by partition, where releases have more than one plan: the later ones may have been
-             chosen by looking at what was released, and composing privacy loss distributions does not allow that
+    orders   of the Rényi filter, by what is protected, where releases have more than one plan: the later ones may have
+             been chosen by looking at what was released, and composing privacy loss distributions does not allow that
     void     why nothing may be claimed; empty if the guarantee holds
     """
 
@@ -34,7 +34,7 @@ class Spending:
     nominal: dict[Partition, float]
     void: tuple[str, ...]
     site: float | None = None
-    orders: dict[Partition, int] = field(default_factory=dict)
+    orders: dict[str, int] = field(default_factory=dict)
 
     @property
     def epsilon(self) -> float:
@@ -63,7 +63,8 @@ def spending(charges: Sequence[tuple[MechanismPlan, int]], delta: float, interva
     train = [plan for plan, _ in counted if plan.partition == "train"]
     whole = [one for one in noisy if one[0].partition == "train" and one[0].unit is Unit.SITE]
     site = _together(whole, delta, interval) if train and all(plan.bounds_sites for plan in train) else None
-    orders = {part: _order(those, delta) for part, those in records.items() if len(those) > 1}
+    summed = {"training records": records["train"], "held-out records": records["holdout"], "the site": whole}
+    orders = {name: _order(those, delta) for name, those in summed.items() if len(those) > 1}
     return Spending(delta, nominal, tuple(sorted({why for plan, _ in counted for why in _void(plan)})), site, orders)
 
 

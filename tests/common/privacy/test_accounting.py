@@ -18,7 +18,7 @@ from common.privacy.accounting import (
     REPORT,
     Charge,
     epsilon,
-    group_epsilon,
+    person_epsilon,
     sigma_for,
     total_distance,
     total_epsilon,
@@ -77,7 +77,7 @@ def test_equal_steps_cost_the_same_in_one_entry_or_in_many():
 @pytest.mark.parametrize("row", VECTORS["group"], ids=str)
 def test_a_person_with_several_records_pays_the_group_figure(row):
     for records, value in zip(row["records"][:3], row["epsilon"], strict=False):
-        found = group_epsilon(
+        found = person_epsilon(
             q=row["q"],
             sigma=row["sigma"],
             steps=row["steps"],

@@ -55,7 +55,7 @@ def test_the_filter_never_says_less_than_the_composition_of_what_was_fixed_in_ad
 def test_the_order_follows_from_the_first_plan_alone() -> None:
     order = best_order(FIRST.charge(FIRST.releases), 1e-5)
     for later in (SECOND, replace(SECOND, noise_multiplier=0.5)):
-        assert spending([(FIRST, 2), (later, 9)], 1e-5).orders == {"train": order}
+        assert spending([(FIRST, 2), (later, 9)], 1e-5).orders == {"training records": order}
 
 
 def test_one_plan_is_composed_exactly_however_often_it_runs_and_two_by_the_filter() -> None:
