@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client.door import app
+from client.guard import Guard, Limit
 from client.holding import ledger_path
 from client.site import read_site
 from common.errors import Code, Refusal
@@ -94,14 +95,20 @@ def test_an_agent_whose_ledger_is_gone_refuses_every_order_at_once(desk: Desk, l
 
 @pytest.mark.parametrize("lose", LOST)
 def test_nothing_is_written_into_a_ledger_that_is_gone(desk: Desk, lose: Callable[[Path], None]) -> None:
-    """A charge that was made before it vanished is not settled: its release does not leave."""
+    """A charge that was made before it vanished is not settled either, so its release does not leave."""
     ledger = ledger_of(desk)
     entries = ledger.entries
+    (facts,) = [entry.facts for entry in entries if entry.facts]
+    guard, plan = Guard(ledger, Limit(100.0, 1e-5)), desk.work.plan("train")
+    guard.reserve(plan, facts)
     lose(file_of(desk))
     with pytest.raises(Refusal) as refused:
-        ledger.append(new_entry(Kind.ABORT, reserve=1, note="INTERNAL"))
+        guard.reserve(plan, facts)
     assert refused.value.code in (Code.LEDGER_ROLLED_BACK, Code.LEDGER_TAMPERED)
-    assert ledger.entries == entries
+    with pytest.raises(Refusal) as refused:
+        ledger.append(new_entry(Kind.SETTLE, reserve=len(entries), steps=plan.steps, output="00" * 32))
+    assert refused.value.code in (Code.LEDGER_ROLLED_BACK, Code.LEDGER_TAMPERED)
+    assert len(ledger.entries) == len(entries) + 1
 
 
 def test_a_line_written_while_the_file_vanishes_pays_for_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
