@@ -20,8 +20,11 @@ from typing import Literal
 import grpc
 
 from client.agent_channel import OPTIONS, SERVICE
+from client.site import SiteSettings, read_site
 from common.errors import Code, Refusal
-from common.status_file import write_status
+from common.lock import Purpose, hold
+from common.status_file import write_refusal, write_status
+from common.surroundings import listens
 
 Handler = Callable[[bytes], bytes]
 Refuse = Callable[[Code], bytes]
@@ -108,19 +111,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--status", type=Path, help="file that tells whether this process is isolated")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    write_status(options.status, {"isolation": isolation(), "pid": os.getpid(), "since": time.time()})
-    if isolation() == "none":
-        log.warning("this process has a network; start it in a network namespace of its own")
     try:
-        # Only here: a refusal about the command line must not wait for the learning libraries.
-        from client.session import open_session
-
-        with open_session(options.site) as session:
-            serve(session, options.socket, session.refuse)
+        settings = read_site(options.site)
+        with hold(Path(settings.state) / "agent.lock", _purpose(settings)):
+            _work(options.site, options.socket, options.status)
     except Refusal as refusal:
         log.error("%s", refusal)
-        write_status(options.status, {"refusal": refusal.as_dict()})
+        write_refusal(options.status, refusal)
         sys.exit(3)
+
+
+def _work(site: Path, socket_path: Path, status: Path | None) -> None:
+    write_status(status, {"isolation": isolation(), "pid": os.getpid(), "since": time.time()})
+    if isolation() == "none":
+        log.warning("this process has a network; start it in a network namespace of its own")
+    # Only here: a refusal about the command line must not wait for the learning libraries.
+    from client.session import open_session
+
+    with open_session(site) as session:
+        serve(session, socket_path, session.refuse)
+
+
+def _purpose(settings: SiteSettings) -> Purpose:
+    harm = "two agents would charge one ledger"
+    return Purpose(by="client.agent", what=f"Agent of {settings.name!r} not started", harm=harm)
 
 
 def _service(turnstile: Turnstile) -> grpc.GenericRpcHandler[bytes, bytes]:
@@ -149,20 +163,11 @@ def _bind(server: grpc.Server, path: Path) -> None:
         raise Refusal(
             Code.CONFIG_INVALID, f"{path} not served", "others may enter its folder", f"chmod 700 {path.parent}"
         )
-    if _answers(path):
+    if listens(path):
         raise Refusal(Code.PROCESS_FAILED, f"{path} not served", "another agent serves it", "Stop that agent first")
     path.unlink(missing_ok=True)
     server.add_insecure_port(f"unix:{path}")
     path.chmod(0o600)
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
 
 
 def _is_up(interface: str) -> bool:

@@ -17,7 +17,7 @@ from common.errors import Code, Refusal
 from common.identity import Signer
 from common.privacy.accounting import ONLINE, REPORT
 from common.privacy.entries import Entry, Line, charged, check_signature, read_chain
-from common.privacy.ledger import rolled_back
+from common.privacy.ledger_file import refuse_no_file, rolled_back
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.spending import spending, spending_of
 
@@ -63,6 +63,7 @@ def _verified(settings: SiteSettings, held: DataSettings) -> tuple[list[Entry], 
     """The verified entries of the data set's ledger and its head (hex); none if it was never charged."""
     newest = _remembered(settings, held)  # before the ledger: the agent may add a line in between
     path = ledger_path(settings, held)
+    refuse_no_file(path)
     found = [Line(*row) for row in _rows(path, "SELECT body, hash, signature FROM lines ORDER BY seq")]
     if newest is not None and newest not in {line.hash for line in found}:
         raise rolled_back("it lacks an entry that this site remembers: it was deleted, or an old copy was restored")

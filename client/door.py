@@ -57,6 +57,7 @@ def up(
     with Stopping() as stopping, SiteUp(site, settings, address) as running:
         link = running.wait_joined(patience)
         isolated = read_status(agent_status(Path(settings.state) / "run")).get("isolation") == "netns"
+        stopping.settled()
         console.emit(
             {
                 "status": "joined",
@@ -68,7 +69,7 @@ def up(
             },
             json=json,
         )
-        stopping.wait()
+        stopping.wait(running.refuse_if_refused)
     return console.Exit.DONE
 
 

@@ -49,12 +49,16 @@ class Holdings:
         self._held: dict[tuple[str, Schema], Holding] = {}
 
     def ledger(self, dataset: str) -> Ledger:
-        """The ledger of a data set. Errors: Refusal POLICY_DATA, LEDGER_TAMPERED, LEDGER_ROLLED_BACK, LEDGER_LOCKED."""
+        """The ledger of a data set, still the very file that was opened.
+
+        Errors: Refusal POLICY_DATA, LEDGER_TAMPERED, LEDGER_ROLLED_BACK, LEDGER_LOCKED.
+        """
         held = self._settings.dataset(dataset)
         if dataset not in self._ledgers:
             owner = Owner(self._settings.id, _veiled(dataset, self._key))
             path = ledger_path(self._settings, held)
             self._ledgers[dataset] = open_ledger(path, owner, self._signer, versions(), self._memory)
+        self._ledgers[dataset].refuse_moved()
         return self._ledgers[dataset]
 
     def guard(self, dataset: str) -> Guard:

@@ -43,12 +43,14 @@ from google.protobuf.message import DecodeError
 from client.agent_channel import AgentChannel
 from client.carrier import Carrier, Lost, NotAdmitted, Order, Pace, Unwanted
 from common.errors import Code, Refusal
-from common.status_file import Notice, read_status, write_status
+from common.lock import Purpose, hold
+from common.status_file import Notice, read_status, write_refusal, write_status
 
 RECORD = "frame"
 SMALL = 512 * 2**10  # bytes; a larger frame travels as an array, which Flower cuts into chunks
 HEARTBEAT = 10.0  # seconds, the least Flower allows: a dead site is known after two of them
 CALL_SECONDS = 8.0  # a call that takes longer is tried again; shorter than the time until two beats are missed
+ALONE = Purpose(by="client.link", what="Link not started", harm="a second one with its key would take its orders")
 OBJECT_SECONDS = 30.0  # how long the server may take to receive what it announced
 
 
@@ -223,16 +225,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    notice = Notice(options.state / "link.json", joined=None, contact=None, error=None)
+    status = options.state / "link.json"
     try:
-        client, public_key = connect(options.superlink, options.ca, options.key)
-        options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fleet = FlowerFleet(client, public_key, options.state)
-        pace = Pace(fast=options.poll, patience=options.patience)
-        Carrier(fleet, AgentChannel(options.agent), pace, stopping, notice).run()
+        with hold(options.state / "link.lock", ALONE):
+            notice = Notice(status, joined=None, contact=None, error=None)
+            client, public_key = connect(options.superlink, options.ca, options.key)
+            fleet = FlowerFleet(client, public_key, options.state)
+            pace = Pace(fast=options.poll, patience=options.patience)
+            Carrier(fleet, AgentChannel(options.agent), pace, stopping, notice).run()
     except Refusal as refusal:
         logging.getLogger(__name__).error("%s %s", refusal.code.value, refusal)
-        notice(joined=None, error=refusal.code.value, refusal=refusal.as_dict())
+        write_refusal(status, refusal)
         sys.exit(3)
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from client.site import SiteSettings
 from common.errors import Code, Refusal
+from common.lock import alone, hold, site_lock
 from common.status_file import read_status, refusal_in
 from common.supervision import Program, Supervisor
-from common.surroundings import environment, network_isolation, socket_folder
+from common.surroundings import environment, listens, network_isolation, socket_folder
 
 LOOK_SECONDS = 0.2
 _AGENT, _LINK = range(2)  # ranks: the link leaves first
@@ -23,51 +26,59 @@ class SiteUp:
     """Agent and link of one site, restarted when they die. A context manager: nothing is left running.
 
     superlink  HOST:PORT of the federation's public listener
+    Only one at a time for a site's state folder: a second one would take its orders and answer them with nothing.
     """
 
     def __init__(self, site_toml: Path, settings: SiteSettings, superlink: str):
-        self._folder, self._superlink = Path(settings.state) / "run", superlink
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._sockets = socket_folder(self._folder)
-        self._programs = [
-            self._agent(site_toml.resolve()),
-            self._link(Path(settings.federation.ca), site_toml.resolve().parent / "node.key", superlink),
-        ]
-        self._supervisor = Supervisor()
+        self._site_toml, self._settings, self._superlink = site_toml.resolve(), settings, superlink
+        self._folder = Path(settings.state) / "run"
+        self._ends = ExitStack()
 
     def __enter__(self) -> SiteUp:
-        for old in (link_status(self._folder), agent_status(self._folder)):
-            old.unlink(missing_ok=True)  # what an earlier process said of itself
-        try:
-            self._supervisor.start(self._programs)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+        """Start the agent. Errors: Refusal ALREADY_RUNNING; then nothing was started or changed."""
+        with ExitStack() as ends:
+            ends.enter_context(hold(site_lock(self._folder), alone(self._settings.name, "hushfed site up")))
+            for old in (link_status(self._folder), agent_status(self._folder)):
+                old.unlink(missing_ok=True)  # what an earlier process said of itself
+            self._sockets = socket_folder(self._folder)
+            ends.callback(shutil.rmtree, self._sockets, ignore_errors=True)
+            self._supervisor = Supervisor()
+            ends.callback(self._supervisor.stop)
+            self._supervisor.start([self._agent(self._site_toml)])
+            self._ends = ends.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._supervisor.stop()
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        self._ends.close()
 
     def wait_joined(self, seconds: float) -> dict[str, Any]:
-        """The link's status once the server has admitted it.
+        """Start the link once the agent serves; the link's status once the server has admitted it.
 
         Errors: the Refusal of a process that refuses to run; FEDERATION_UNREACHABLE or PROCESS_FAILED when time is up.
         """
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            link = read_status(link_status(self._folder))
-            if link.get("joined"):
-                return link
-            for name, state in self._supervisor.states().items():
-                if state == "refused":
-                    raise self._failed(name)
-            time.sleep(LOOK_SECONDS)
-        raise self._late(seconds)
+        self._until(lambda: listens(self._socket), end, seconds)
+        ca, key = Path(self._settings.federation.ca), self._site_toml.parent / "node.key"
+        self._supervisor.start([self._link(ca, key, self._superlink)])
+        self._until(lambda: bool(read_status(link_status(self._folder)).get("joined")), end, seconds)
+        return read_status(link_status(self._folder))
+
+    def refuse_if_refused(self) -> None:
+        """Errors: the Refusal of a process that will not run again before its keeper acts. One alone is no site."""
+        for name, state in self._supervisor.states().items():
+            if state == "refused":
+                raise self._failed(name)
 
     def pids(self) -> dict[str, int]:
         """Process ids of "agent" and "link"."""
         return self._supervisor.pids()
+
+    def _until(self, ready: Callable[[], bool], end: float, seconds: float) -> None:
+        while not ready():
+            self.refuse_if_refused()
+            if time.monotonic() >= end:
+                raise self._late(seconds)
+            time.sleep(LOOK_SECONDS)
 
     def _failed(self, name: str) -> Refusal:
         """In the process's own words, where it left any."""
@@ -75,7 +86,7 @@ class SiteUp:
         if told := refusal_in(read_status(path)):
             return told
         return Refusal(
-            Code.PROCESS_FAILED, "Site not joined", f"its {name} ended and gave no reason", f"Read {self._log(name)}"
+            Code.PROCESS_FAILED, "Site not running", f"its {name} ended and gave no reason", f"Read {self._log(name)}"
         )
 
     def _late(self, seconds: float) -> Refusal:
@@ -84,6 +95,9 @@ class SiteUp:
             why = f"the server at {self._superlink} did not answer for {seconds:g} s"
             do = f"Check that it runs and that its address is right; {self._log('link')} has the details"
             return Refusal(Code.FEDERATION_UNREACHABLE, "Site not joined", why, do)
+        if "link" not in self._supervisor.states():
+            why = f"its agent did not serve within {seconds:g} s"
+            return Refusal(Code.PROCESS_FAILED, "Site not joined", why, f"Read {self._log('agent')}")
         why = f"the server did not admit it within {seconds:g} s"
         return Refusal(Code.PROCESS_FAILED, "Site not joined", why, f"Read {self._log('link')}")
 

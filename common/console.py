@@ -27,7 +27,7 @@ from rich.text import Text
 from common.errors import Code, Refusal
 from common.faults import refusal_of_system
 from common.outlet import Unheard, prepare, say, silence
-from common.printing import clean, show
+from common.printing import clean, hanging, near, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -222,9 +222,11 @@ def _told(error: BaseException, *, as_json: bool) -> Exit:
     if as_json:
         say(dumps({"refusal": refusal.as_dict()}) + "\n")
     else:
-        what, why, do = (clean(text) for text in (refusal.what, refusal.why, refusal.do))
-        _warn(Text(f"refused: {what}", style="bold red"))
-        _warn(Text(f"    why: {why}.\n     do: {do}.\n   code: {refusal.code.value}"))
+        what, why, do = (near(clean(text)) for text in (refusal.what, refusal.why, refusal.do))
+        width = Console(stderr=True).width
+        _warn(Text(hanging("refused: ", what, width), style="bold red"))
+        _warn(Text("\n".join((hanging("    why: ", f"{why}.", width), hanging("     do: ", f"{do}.", width)))))
+        _warn(Text(f"   code: {refusal.code.value}"))
     return Exit.REFUSED
 
 

@@ -53,6 +53,7 @@ class Code(StrEnum):
     E_HELPER_LOST = "E_HELPER_LOST"  # an unmasking site did not answer
     KEYS_LOCKED = "KEYS_LOCKED"  # another process holds the key store
     # Processes
+    ALREADY_RUNNING = "ALREADY_RUNNING"  # another process does this work for the same folder or address
     SITE_UNREACHABLE = "SITE_UNREACHABLE"  # no answer within the deadline
     AGENT_UNAVAILABLE = "AGENT_UNAVAILABLE"  # the link cannot reach its agent
     AGENT_BUSY = "AGENT_BUSY"  # the agent works on another order

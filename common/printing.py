@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -38,9 +41,29 @@ def show(result: Mapping[str, Any], page: Console) -> None:
         elif _is_prose(value, page.width):
             page.print(Text(clean(name), style="dim"))
             for part in value if isinstance(value, (list, tuple)) else [value]:
-                page.print(Text(_wrapped(clean(part), page.width)))
+                page.print(Text(_wrapped(near(clean(part)), page.width)))
         else:
-            page.print(Text(f"{clean(name):<{room}} ", style="dim") + Text(_shown(name, value)))
+            shown = _shown(name, value)
+            beside = " " if len(shown) < page.width - room else "\n  "  # a long path has a line of its own, unbroken
+            page.print(Text(f"{clean(name):<{room}}{beside}", style="dim") + Text(shown))
+
+
+def near(text: str) -> str:
+    """`text` with paths as a person types them here: from the folder they are in, or from their home."""
+    for find, short in ((Path.cwd, ""), (Path.home, "~/")):
+        with suppress(OSError, RuntimeError):  # a folder that was deleted, a user without a home
+            folder = find()
+            if folder == folder.parent:
+                continue
+            text = re.sub(rf"(?<![\w./~-]){re.escape(str(folder))}/(?=\S)", short, text)
+    return text
+
+
+def hanging(label: str, text: str, width: int) -> str:
+    """`text` after `label`, in lines of at most `width` below each other; a long word has a line of its own."""
+    indent = " " * len(label)
+    lines = textwrap.wrap(text, max(20, width - len(label)), break_long_words=False, break_on_hyphens=False)
+    return label + f"\n{indent}".join(lines or [""])
 
 
 def clean(text: str) -> str:
@@ -118,7 +141,7 @@ def _shown(name: str, value: object) -> str:
     if isinstance(value, (list, tuple)):
         shown = [_shown(name, item) for item in value]
         return ("; " if any("," in item for item in shown) else ", ").join(shown)
-    return clean(str(value))
+    return near(clean(str(value)))
 
 
 def _rounded(value: float, names: Sequence[str]) -> str:

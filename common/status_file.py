@@ -30,6 +30,12 @@ def write_status(path: Path | None, fields: Mapping[str, Any]) -> None:
         fresh.unlink(missing_ok=True)
 
 
+def write_refusal(path: Path | None, refusal: Refusal) -> None:
+    """Say why this process ends; where another one that still runs has its word at `path`, that word stays."""
+    if living(read_status(path)).get("pid", os.getpid()) == os.getpid():
+        write_status(path, {"error": refusal.code.value, "refusal": refusal.as_dict()})
+
+
 def read_status(path: Path | None) -> dict[str, Any]:
     """The fields at `path`, or none if the file is absent or no JSON object."""
     try:

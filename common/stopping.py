@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
+
+LOOK_SECONDS = 0.2
 
 
 class Stopping:
     """Inside, the first Ctrl-C or SIGTERM raises KeyboardInterrupt, and every later one is ignored.
 
-    So a start that waits ends at once, and the taking down of what was started is not cut short. `wait` returns when
-    the signal comes. In the main thread only; the handlers of before are put back at the end.
+    So a start that waits ends at once, and the taking down of what was started is not cut short. After `settled` it
+    raises no more, and `wait` returns when the signal comes. In the main thread only; the handlers of before are put
+    back at the end.
     """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
-        self._heard, self._before = False, dict[int, Any]()
+        self._heard, self._settled, self._before = False, False, dict[int, Any]()
 
     def __enter__(self) -> Stopping:
         self._before = {number: signal.signal(number, self._hear) for number in self._SIGNALS}
@@ -29,13 +32,18 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def wait(self) -> None:
-        """Return when somebody asks the command to end."""
-        with suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(3600.0)
+    def settled(self) -> None:
+        """The start is over: from now on a signal is the end that was expected. Before anybody is told so."""
+        self._settled = True
+
+    def wait(self, look: Callable[[], None] = lambda: None) -> None:
+        """Return when somebody asks the command to end. Errors: what `look`, called again and again, raises."""
+        self.settled()
+        while not self._heard:
+            look()
+            time.sleep(LOOK_SECONDS)
 
     def _hear(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._heard:
-            self._heard = True
+        first, self._heard = not self._heard, True
+        if first and not self._settled:
             raise KeyboardInterrupt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,16 @@ def socket_folder(folder: Path) -> Path:
     made = Path(tempfile.mkdtemp(prefix=_SOCKETS, dir=parent))
     (made / _OWNER).write_text(f"{os.getpid()} {_birth(os.getpid())}")
     return made
+
+
+def listens(path: Path) -> bool:
+    """Whether a process answers at the socket `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 def _sweep(parent: Path) -> None:

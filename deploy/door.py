@@ -40,6 +40,7 @@ def up(
     with Stopping() as stopping, Federation(layout) as federation:
         if server_only:
             admit_sites(root.resolve(), federation.fleet)
+        stopping.settled()
         console.emit(
             {
                 "status": "running",

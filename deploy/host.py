@@ -45,18 +45,15 @@ class Addresses:
 def layout_of(root: Path, addresses: Addresses | None = None) -> FederationLayout:
     """The processes of the federation under `root`: server, executor, and the sites whose folders are there.
 
-    addresses  where to listen; free loopback ports if not given. Written down for the operator's commands.
+    addresses  where to listen; free loopback ports if not given
     Errors: Refusal FILE_MISSING where `root` is no federation.
     """
     coordinator, ca = root / "coordinator", root / "authority" / "ca.crt"
     if not (coordinator / "manifest.json").exists():
         raise Refusal(Code.FILE_MISSING, f"{root} not started", "it holds no federation", "Name its folder")
     addresses = addresses or Addresses.of(None, None)
-    folder = root / "processes"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    (folder / "addresses.json").write_text(json.dumps({"public": addresses.public, "private": addresses.private}))
     return FederationLayout(
-        folder=folder,
+        folder=root / "processes",
         server=ServerFiles(certificate=coordinator / "server.crt", key=coordinator / "server.key", ca=ca),
         secret=coordinator / "executor.secret",
         sites=tuple(_site(path) for path in sorted((root / "sites").glob("*/site.toml"))),

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from common import console
 from common.errors import Code, Refusal
-from deploy.fleet import make_bundle
+from deploy.fleet import FleetControl, make_bundle
 from deploy.host import control_of, refusal_of, rounds_of
+from deploy.outcome import is_played, lacks_ledgers, note_start, outcome, progress
 
 app = typer.Typer(help="Run jobs on a federation's server.", no_args_is_help=True)
 
 LOOK_SECONDS = 0.3
+STOP_SECONDS = 20.0  # until a coordinator that was told to stop is gone
 Root = Annotated[Path, typer.Option("--federation", help="Folder of the federation.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
@@ -46,8 +50,8 @@ def run(job: Annotated[Path, typer.Argument(help="job.toml")], *, federation: Ro
 def resume(
     job: Annotated[Path, typer.Argument(help="job.toml of the run")], *, federation: Root, json: Json = False
 ) -> console.Exit:
-    """Go on from the last whole round of a run whose coordinator stopped or died."""
-    if (_state(federation) / "result" / "run.json").exists():
+    """Go on from the last whole round of a run whose coordinator stopped or died, or ask for missing ledgers again."""
+    if (_state(federation) / "result" / "run.json").exists() and not lacks_ledgers(_state(federation)):
         return _finished(_state(federation), json=json)
     if not (_state(federation) / "checkpoint.safetensors").exists():
         raise Refusal(Code.RUN_UNKNOWN, "Run not resumed", "there is no checkpoint", "Start it with `server run`")
@@ -58,12 +62,7 @@ def resume(
 @console.guarded
 def status(*, federation: Root, json: Json = False) -> console.Exit:
     """Show the nodes that are online, and how far the run is."""
-    rows = rounds_of(_state(federation))
-    found: dict[str, Any] = {
-        "status": _stage(_state(federation)),
-        "rounds": len(rows),
-        "last": rows[-1] if rows else None,
-    }
+    found = progress(_state(federation), federation)
     control = control_of(federation.resolve())
     try:
         found["nodes"] = [{"name": node.name, "online": node.online} for node in control.nodes()]
@@ -100,38 +99,54 @@ def result(
 
 def _play(job: Path, root: Path, *, resume: bool, json: bool) -> console.Exit:
     state, coordinator = _state(root), root.resolve() / "coordinator"
+    if is_played(state):
+        why = "a coordinator is at work on it, whoever started it"
+        raise Refusal(Code.ALREADY_RUNNING, f"Job {job} not run", why, "Watch it with `hushfed server status`")
     control = control_of(root.resolve())
     try:
         number = control.start(
             {"federation": str(coordinator), "job": str(job.resolve()), "state": str(state), "resume": resume},
             make_bundle(),
         )
-        with console.progress("Rounds", json=json) as step:
-            seen = 0
-            while not (current := control.run(number)).finished:
-                for row in rounds_of(state)[seen:]:
-                    seen += 1
-                    step(note=f"{len(row['sites'])} sites")
-                time.sleep(LOOK_SECONDS)
+        note_start(state, job.resolve(), os.getpid())
+        try:
+            details = _watched(control, number, state, json=json)
+        except KeyboardInterrupt:
+            return _stopped(control, number, state, root, json=json)
     finally:
         control.close()
-    if not (state / "result" / "run.json").exists():
-        raise refusal_of(state, current.details)
+    if (state / "refusal.json").exists() or not (state / "result" / "run.json").exists():
+        raise refusal_of(state, details)
     return _finished(state, json=json)
 
 
+def _watched(control: FleetControl, number: int, state: Path, *, json: bool) -> str:
+    """Show the rounds until the run has ended; what the server says of its end."""
+    with console.progress("Rounds", json=json) as step:
+        seen = 0
+        while not (current := control.run(number)).finished:
+            for row in rounds_of(state)[seen:]:
+                seen += 1
+                step(note=f"{len(row['sites'])} sites")
+            time.sleep(LOOK_SECONDS)
+    return current.details
+
+
+def _stopped(control: FleetControl, number: int, state: Path, root: Path, *, json: bool) -> console.Exit:
+    """Ctrl-C stops the run itself: the last whole round is kept, and the answer says how to go on."""
+    with suppress(Refusal):  # it may have ended meanwhile
+        control.stop(number)
+    end = time.monotonic() + STOP_SECONDS
+    while is_played(state) and time.monotonic() < end:
+        time.sleep(LOOK_SECONDS)
+    console.emit(progress(state, root), json=json)
+    return console.Exit.INTERRUPTED
+
+
 def _finished(state: Path, *, json: bool) -> console.Exit:
-    console.emit({"status": "completed", "run": str(state / "result"), "rounds": len(rounds_of(state))}, json=json)
+    console.emit(outcome(state), json=json)
     return console.Exit.DONE
 
 
 def _state(root: Path) -> Path:
     return root.resolve() / "coordinator" / "state"
-
-
-def _stage(state: Path) -> str:
-    if (state / "result" / "run.json").exists():
-        return "completed"
-    if (state / "refusal.json").exists():
-        return "failed"
-    return "running" if (state / "checkpoint.safetensors").exists() else "idle"

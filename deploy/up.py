@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from common.errors import Code, Refusal
+from common.lock import Purpose, alone, hold, site_lock
 from common.status_file import read_status, refusal_in
 from common.supervision import Program, State, Supervisor
-from common.surroundings import environment, network_isolation, socket_folder
+from common.surroundings import environment, listens, network_isolation, socket_folder
 from deploy.authority import ServerFiles, read_node_key
 from deploy.fleet import FleetControl, RunState, Setting, is_healthy, make_bundle
+from deploy.ports import refuse_taken
 
 READY_SECONDS = 120.0
 LOOK_SECONDS = 0.1
@@ -66,6 +70,7 @@ class Federation:
         self._folder = layout.folder.resolve()
         self._sockets = socket_folder(self._folder)
         self._supervisor = Supervisor()
+        self._locks = ExitStack()
         self.fleet = FleetControl(layout.private, layout.server.ca)
 
     def __enter__(self) -> Federation:
@@ -79,9 +84,14 @@ class Federation:
         self.stop()
 
     def start(self, seconds: float = READY_SECONDS) -> Federation:
-        """Start everything and return when every site is online. Errors: Refusal PROCESS_FAILED."""
+        """Start everything and return when every site is online.
+
+        Errors: Refusal PROCESS_FAILED; ALREADY_RUNNING, CONFIG_INVALID before anything was started or changed.
+        """
         end = time.monotonic() + seconds
         sites = self.layout.sites
+        self._be_alone()
+        self._note_addresses()
         self._drop_half_made()
         # All at once: agents load their libraries while the server opens its database.
         for site in sites:
@@ -101,6 +111,7 @@ class Federation:
         self.fleet.close()  # first: the server waits for open connections before it ends
         self._supervisor.stop()
         shutil.rmtree(self._sockets, ignore_errors=True)
+        self._locks.close()
 
     def run(self, settings: Mapping[str, Setting], bundle: bytes | None = None) -> int:
         """Start a run; `settings` are those of `fleet.SETTINGS`. Returns its number."""
@@ -150,7 +161,7 @@ class Federation:
 
     def _all_ready(self) -> bool:
         online = sum(node.online for node in self.fleet.nodes())
-        return online >= len(self.layout.sites) and all(_listens(self._socket(site)) for site in self.layout.sites)
+        return online >= len(self.layout.sites) and all(listens(self._socket(site)) for site in self.layout.sites)
 
     def _wait(self, ready: Any, end: float) -> None:
         while not ready():
@@ -170,6 +181,22 @@ class Federation:
                 told = refusal_in(self.status(name))
                 why = f"{told.what}: {told.why}" if told else "it ended and gave no reason"
                 raise Refusal(Code.PROCESS_FAILED, f"{name} does not run", why, f"Read {self._folder}/logs/{name}.log")
+
+    def _be_alone(self) -> None:
+        """Hold this federation, and those sites of it whose own command could start them."""
+        harm = "a second server would take its port and its database"
+        purpose = Purpose(by="hushfed fed up", what=f"{self._folder.parent} not started", harm=harm)
+        self._locks.enter_context(hold(self._folder / "federation.lock", purpose))
+        for site in self.layout.sites:
+            if site.run is not None:
+                self._locks.enter_context(hold(site_lock(site.run), alone(site.name, "hushfed fed up")))
+        refuse_taken(self.layout.public, "--public")
+        refuse_taken(self.layout.private, "--private")
+
+    def _note_addresses(self) -> None:
+        """Written down for the operator's commands."""
+        found = {"public": self.layout.public, "private": self.layout.private}
+        (self._folder / "addresses.json").write_text(json.dumps(found))
 
     @property
     def _making(self) -> Path:
@@ -258,12 +285,3 @@ def free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from common.config import plain
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.job import Job
-from common.messages import LedgerOrder, LedgerReply, OfferOrder
+from common.messages import OfferOrder
 from common.orders import Task
 from common.parameters import flatten
-from common.secagg.manifest import Manifest, manifest_table, read_manifest
-from common.versions import versions
+from common.secagg.manifest import Manifest, read_manifest
 from common.work import Work, model_of, work_of
 from server.checkpoints import State, load_checkpoint, save_checkpoint, write_whole
+from server.closing import Before, collect, earlier_answers, make_room, record_of
 from server.cohort import FINAL, wait_for
 from server.gathering import Questions, Sites
 from server.job import read_job
-from server.ledgers import brought_up_to_date, keep_heads, known_heads
+from server.ledgers import keep_heads, known_heads
+from server.progress import Progress, be_alone
 from server.protocols import sums_of
-from server.records import SCHEMA, Record, signed_record, write_record
+from server.records import signed_record, write_record
 from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
 
@@ -89,16 +86,16 @@ class RunSettings:
 def run(sites: Sites, settings: RunSettings) -> None:
     """Play the job to its end and write its record; with `resume` go on from the checkpoint.
 
-    Errors: Refusal RUN_FAILED, E_TOO_FEW, JOB_INVALID, …; it is also left in the run's folder, where the checkpoint
-    stays for `resume`.
+    Errors: Refusal ALREADY_RUNNING if another process plays it; RUN_FAILED, E_TOO_FEW, JOB_INVALID, …, which are also
+    left in the run's folder, where the checkpoint stays for `resume`.
     """
-    settings.refusal.unlink(missing_ok=True)
-    try:
-        _run(sites, settings)
-    except Refusal as refusal:
-        settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(settings.refusal, json.dumps(refusal.as_dict()).encode())
-        raise
+    with be_alone(settings.state):
+        settings.refusal.unlink(missing_ok=True)
+        try:
+            _run(sites, settings)
+        except Refusal as refusal:
+            write_whole(settings.refusal, json.dumps(refusal.as_dict()).encode())
+            raise
 
 
 def _run(sites: Sites, settings: RunSettings) -> None:
@@ -117,12 +114,16 @@ def run_job(work: Work, questions: Questions, settings: RunSettings, pause: floa
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     begun = time.monotonic()
     run_id = _name(settings)
+    progress = Progress(settings.state, work, settings.job)
+    progress.waiting()
     state = _opening_state(work, questions, settings, run_id)
     known = known_heads(settings.heads, work.job.dataset)
     aggregator = sums_of(questions, work, run_id, pause, known=known)
-    before = state.seconds
+    before, newest = state.seconds, state
 
     def save(now: State) -> None:
+        nonlocal newest
+        newest = now
         now = replace(now, seconds=before + time.monotonic() - begun)
         save_checkpoint(settings.checkpoint, now, _mark(work, run_id))
         keep_heads(settings.heads, work.job.dataset, now.heads)
@@ -132,6 +133,7 @@ def run_job(work: Work, questions: Questions, settings: RunSettings, pause: floa
 
     def begin(task: Task) -> None:
         write_whole(settings.attempt, task.encode())
+        progress.begun(task, newest)
 
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
     table = Table(work.job, work, chosen, aggregator, questions.sites.present, begin, save)
@@ -140,17 +142,15 @@ def run_job(work: Work, questions: Questions, settings: RunSettings, pause: floa
         state = step(table, state)
         save(state)
     state = replace(state, seconds=before + time.monotonic() - begun)
-    state, ledgers, marks = _ledgers(work, questions, run_id, state, known)
-    keep_heads(settings.heads, work.job.dataset, state.heads)
-    record = Record(
-        run={**_run_table(work, run_id, state), "fingerprints": marks},
-        rounds=state.rounds,
-        layout=work.layout,
-        parameters=state.parameters,
-        ledgers=ledgers,
-    )
-    write_record(settings.result, signed_record(record, questions.signer))
-    return state
+    progress.closing()
+    earlier = Before(heads=known, answers=earlier_answers(work, settings.result) if settings.resume else ())
+    found = collect(work, questions, run_id, state, before=earlier, pause=pause)
+    keep_heads(settings.heads, work.job.dataset, found.state.heads)
+    record = signed_record(record_of(work, run_id, found), questions.signer)
+    if settings.resume:
+        make_room(settings.result)
+    write_record(settings.result, record)
+    return found.state
 
 
 def _next_step(job: Job, state: State) -> Callable[[Table, State], State] | None:
@@ -221,55 +221,6 @@ def _opening_state(work: Work, questions: Questions, settings: RunSettings, run_
             "Ask the sites which line of their policy decided: hushfed site explain",
         )
     return state
-
-
-def _ledgers(
-    work: Work, questions: Questions, run_id: bytes, state: State, known: Mapping[int, str]
-) -> tuple[State, dict[str, bytes], dict[str, str]]:
-    """Every site's public ledger that can be had now, the mark of its data, and the state that knows their heads."""
-    order = LedgerOrder(run=run_id, job=work.job.to_bytes())
-    ledgers: dict[str, bytes] = {}
-    marks: dict[str, str] = {}
-    for answer in questions.ask(order, questions.sites.present(), work.job.aggregation.deadline_seconds):
-        if isinstance(answer.reply, LedgerReply):
-            name = work.manifest.site(answer.site).name
-            ledgers[name] = answer.reply.entries
-            if answer.reply.data:
-                marks[name] = answer.reply.data.hex()
-            state = brought_up_to_date(state, work, answer.site, answer.reply, known)
-    return state, ledgers, marks
-
-
-def _run_table(work: Work, run_id: bytes, state: State) -> dict[str, Any]:
-    """run.json."""
-    name = {site.id: site.name for site in work.manifest.sites}
-    heads = {
-        name[site]: {"head": head, "epsilon": _shown(state.epsilon.get(site))} for site, head in state.heads.items()
-    }
-    return {
-        "schema": SCHEMA,
-        "status": "completed",
-        "run": run_id.hex(),
-        "job": plain(work.job),
-        "manifest": manifest_table(work.manifest),
-        "versions": versions(),
-        "seeds": {"job": work.job.seed},
-        "heads": heads,
-        "refusals": [{"site": name[site], "code": code} for site, code in sorted(state.excluded.items())],
-        "spent_attempts": state.spent,
-        "evaluation": state.evaluation,
-        "evaluation_failure": state.evaluation_failure,
-        "noise": work.job.privacy.noise,
-        "accuracy": None,
-        "baselines": None,
-        "seconds": round(state.seconds, 3),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _shown(epsilon: float | None) -> float | None:
-    """An epsilon as JSON shows it: nothing where there is no guarantee, 0 for a site that was never charged."""
-    return epsilon if epsilon is not None and math.isfinite(epsilon) else (0.0 if epsilon is None else None)
 
 
 def _governance(folder: Path) -> bytes:

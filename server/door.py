@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from common import console
+from common.errors import Code, Refusal
 from common.work import work_of
 from server.coordinator import manifest_of
 from server.job import read_job
@@ -25,11 +26,15 @@ def _group() -> None:
 def check(
     job: Annotated[Path, typer.Argument(help="job.toml")],
     *,
-    federation: Annotated[Path, typer.Option(help="Folder of the coordinator.")],
+    federation: Annotated[Path, typer.Option(help="Folder of the federation.")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> console.Exit:
     """Refuse a job whose settings cannot live together; otherwise show the noise it will use."""
-    manifest = manifest_of(federation)
+    coordinator = federation / "coordinator"
+    if not (coordinator / "manifest.json").exists():
+        why = "it holds no coordinator/manifest.json"
+        raise Refusal(Code.FILE_MISSING, f"{federation} not read", why, "Name the folder that `fed up` is given")
+    manifest = manifest_of(coordinator)
     read = read_job(job, manifest)
     work = work_of(read, manifest)
     console.emit(

@@ -69,3 +69,12 @@ def brought_up_to_date(
         return state
     spent = spending_of(entries, work.job.privacy.delta or VOID_DELTA, ONLINE)
     return state.charged(site, reply.head, max(state.epsilon.get(site, 0.0), spent.gated))
+
+
+def fault_of(work: Work, site: int, reply: LedgerReply) -> Code:
+    """Why nothing is believed of a ledger: it does not verify, or it lacks what was acknowledged."""
+    try:
+        verify_public(reply.entries, work.manifest.site(site).identity)
+    except Refusal as refusal:
+        return refusal.code
+    return Code.LEDGER_ROLLED_BACK

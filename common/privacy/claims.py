@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
 
 from common.privacy.accounting import REPORT, accountant
 from common.privacy.entries import Entry, charged
@@ -17,6 +18,7 @@ NOT_COVERED = (
 )
 _OUTSIDE = "everyone outside the site: the server, the other sites and every user of the model"
 _WEAKEST_FIRST = (Adversary.MODEL_USERS, Adversary.SERVER_AND_COLLUDERS)
+LEAST_DECIMAL = 0.1  # epsilon from which 3 decimals say enough
 _RELATIONS = {Relation.ADD_OR_REMOVE_ONE: "add or remove one"}
 
 
@@ -200,5 +202,8 @@ def _guarantee(epsilon: float, delta: float, unit: Unit, relation: Relation) -> 
 
 
 def _shown(epsilon: float) -> str:
-    """Rounded up: a claim is never below what was computed."""
-    return f"{math.ceil(epsilon * 1000 - 1e-9) / 1000:g}"
+    """Rounded up, to 3 decimals, of a small one to 3 digits: a claim is hardly above what was computed, never below."""
+    if epsilon >= LEAST_DECIMAL:
+        return f"{math.ceil(epsilon * 1000 - 1e-9) / 1000:.3f}".rstrip("0").rstrip(".")
+    exact = Decimal(f"{epsilon:.10g}")  # float noise apart
+    return f"{float(Context(prec=3, rounding=ROUND_CEILING).create_decimal(exact)):g}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import sqlite3
@@ -13,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.errors import Code, Refusal
 from common.identity import Signer
 from common.privacy.accounting import ONLINE
 from common.privacy.entries import (
@@ -27,17 +25,12 @@ from common.privacy.entries import (
     tampered,
     verify_public,
 )
+from common.privacy.ledger_file import LedgerFile, connected, locked, rolled_back
 from common.privacy.spending import Spending, spending_of
 
 __all__ = ["Entry", "Kind", "Ledger", "Owner", "new_entry", "open_ledger", "verify_public"]
 
 KEPT_REPLIES = 4  # answers that can be sent again without a new charge
-_TABLES = """
-CREATE TABLE IF NOT EXISTS lines
-    (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, hash BLOB NOT NULL, signature BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS salts (seq INTEGER PRIMARY KEY, salt BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS replies (request TEXT PRIMARY KEY, seq INTEGER NOT NULL, reply BLOB NOT NULL);
-"""
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,9 @@ class Ledger:
     Every method that writes returns only after the operating system has the bytes on disk.
     """
 
-    def __init__(self, connection: sqlite3.Connection, lock: int, signer: Signer, owner: Owner, lines: list[Line]):
-        self._connection, self._lock, self._signer, self._owner = connection, lock, signer, owner
+    def __init__(self, file: LedgerFile, lock: int, signer: Signer, owner: Owner, lines: list[Line]):
+        self._file, self._connection = file, file.connection
+        self._lock, self._signer, self._owner = lock, signer, owner
         self._memory: HeadMemory | None = None
         self._hashes = {line.hash: seq for seq, line in enumerate(lines)}
         self._head = lines[-1].hash if lines else GENESIS
@@ -94,12 +88,22 @@ class Ledger:
         """What everything charged so far costs at `delta`."""
         return spending_of(self._chain.entries, delta, interval)
 
+    def refuse_moved(self) -> None:
+        """Refuse to go on if the path no longer leads to the file that is open, or if that was cut or changed.
+
+        What is written into a file that was deleted, replaced or restored is gone when this process ends.
+        Errors: Refusal LEDGER_ROLLED_BACK, LEDGER_TAMPERED.
+        """
+        self._file.refuse_moved(len(self._chain.entries), self._head)
+
     def append(self, entry: Entry, *, salt: bytes = b"") -> Entry:
         """Write `entry` after all others and return it with its number, site, data set and times.
 
         salt  of the output that `entry` commits to; kept here, never public
-        Errors: Refusal LEDGER_TAMPERED for an entry that does not fit those before it; then nothing is written.
+        Errors: Refusal LEDGER_TAMPERED for an entry that does not fit those before it, or as `refuse_moved`; then
+        nothing is written. Also as `refuse_moved` if the file was moved meanwhile; then the line may be lost.
         """
+        self.refuse_moved()
         entry = replace(
             entry,
             seq=len(self._chain.entries),
@@ -116,6 +120,7 @@ class Ledger:
         self._hashes[line.hash] = entry.seq
         if self._memory is not None:
             self._memory.remember_head(self._owner.dataset, line.hash)
+        self.refuse_moved()
         return entry
 
     def watched(self, memory: HeadMemory) -> None:
@@ -196,12 +201,12 @@ def open_ledger(
     Errors: Refusal LEDGER_LOCKED if another process holds it, LEDGER_TAMPERED if it does not verify or is not the
     ledger of `owner` and `signer`, LEDGER_ROLLED_BACK if it lacks the head that `memory` knows.
     """
-    lock = _locked(path)
+    lock = locked(path)
     connection = None
     try:
-        connection = _connected(path)
+        connection = connected(path)
         lines = list(_lines(connection))
-        ledger = Ledger(connection, lock, signer, owner, lines)
+        ledger = Ledger(LedgerFile(path, connection), lock, signer, owner, lines)
         _refuse_stranger(ledger, lines, owner, signer)
         _refuse_leftovers(connection, len(lines))
         if memory is not None:
@@ -237,40 +242,11 @@ def _refuse_stranger(ledger: Ledger, lines: list[Line], owner: Owner, signer: Si
         raise tampered("Ledger", "it belongs to another site or data set")
 
 
-def rolled_back(why: str) -> Refusal:
-    """The refusal of a ledger that has forgotten something."""
-    do = "Restore the newest copy; what was spent cannot be forgotten"
-    return Refusal(Code.LEDGER_ROLLED_BACK, "Ledger not used", why, do)
-
-
 def _refuse_leftovers(connection: sqlite3.Connection, lines: int) -> None:
     """Refuse salts of lines that are not there: some were cut off."""
     last = connection.execute("SELECT max(seq) FROM salts").fetchone()[0]
     if last is not None and last >= lines:
         raise rolled_back(f"it ends before line {last}, whose salt is still there")
-
-
-def _locked(path: Path) -> int:
-    """An exclusive lock beside the file, for as long as this process lives."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise Refusal(
-            Code.LEDGER_LOCKED, f"Ledger {path} not opened", "another process holds it", "Stop the other agent first"
-        ) from None
-    return handle
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.executescript(_TABLES)
-    return connection
 
 
 def _lines(connection: sqlite3.Connection) -> Iterator[Line]:

@@ -138,7 +138,7 @@ def _account(run: Run, site: str, member: Member) -> tuple[Account, list[Finding
     if data is None:
         if head is None and not any(site in row["sites"] for row in run.rounds):
             return Account(site=site), []
-        return Account(site=site, readable=False), [Finding(Problem.LEDGER_MISSING, site, "no public ledger is there")]
+        return Account(site=site, readable=False), [Finding(Problem.LEDGER_MISSING, site, _missing(run, site))]
     try:
         lines = parse_public(data)
         entries = tuple(read_chain(lines))
@@ -158,6 +158,13 @@ def _account(run: Run, site: str, member: Member) -> tuple[Account, list[Finding
     if account.head != (head or {}).get("head", ""):
         found.append(Finding(Problem.HEAD_MISMATCH, site, "its last line is not the one that was acknowledged"))
     return account, found
+
+
+def _missing(run: Run, site: str) -> str:
+    """What the record itself says of a ledger that is not there."""
+    told = {one["site"]: one["code"] for one in run.facts.get("ledgers_missing") or ()}
+    why = f"; the coordinator could not have it when the run ended ({told[site]})" if site in told else ""
+    return f"no public ledger is there{why}"
 
 
 def _of_run(entries: Iterable[Entry], run: str) -> list[Entry]:

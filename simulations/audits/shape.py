@@ -90,6 +90,7 @@ class _Facts:
     evaluation: _Evaluation | None = None
     baselines: _Baselines | None = None
     refusals: list[_Refused] | None = None
+    ledgers_missing: list[_Refused] | None = None
     versions: dict[str, Any] | None = None
     noise: str | None = None
 

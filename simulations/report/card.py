@@ -27,6 +27,7 @@ def card(run: Run, found: Mapping[str, Any]) -> str:
     environment = Environment(  # noqa: S701 - Markdown, not HTML; values pass through `line`
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    sentences = words(run, found)
     environment.filters.update(line=_line, yaml=_yaml, pct=_percent, ends=_ends, share=_share)
     return (
         environment.get_template("card.md")
@@ -37,7 +38,9 @@ def card(run: Run, found: Mapping[str, Any]) -> str:
             found=found,
             names=NAMES,
             measures=ACCURACIES,
-            said={name: text.striptags() for name, text in words(run, found).items() if isinstance(text, Markup)},
+            said={name: text.striptags() for name, text in sentences.items() if isinstance(text, Markup)},
+            trainers=sentences["trainers"],
+            unverified=sentences["unverified"],
             limits=[text.striptags() for text in limits(run, found)],
             versions=sorted((run.facts.get("versions") or {}).items()),
         )

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from common.errors import Code, Refusal
+from common.participation import contributed
 from simulations.audits.fairness import Tolerance
 from simulations.audits.runs import Run, read_run
 from simulations.report import figures
@@ -84,7 +85,7 @@ def _cost(found: list[dict[str, Any]]) -> Rows:
     learning = [one["learning"] for one in found]
     sent = [[site["bytes"] for site in one["participation"] if site["bytes"] is not None] for one in found]
     return [
-        ("Sites", [count(len(one["participation"])) for one in found]),
+        ("Sites that trained", [count(len(contributed(one["participation"]))) for one in found]),
         ("Rounds", [count(one["rounds"]) for one in learning]),
         ("Seconds a round", [number(one["seconds_per_round"], 2) for one in learning]),
         ("Bytes sent, largest site", [count(max(sizes, default=None)) for sizes in sent]),

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from common.participation import participation
 from simulations.audits import fairness, privacy
 from simulations.audits.fairness import LEVEL, Tolerance
 from simulations.audits.groups import from_release
@@ -30,7 +31,7 @@ def findings(run: Run, tolerance: Tolerance, sensitive: Sequence[str]) -> dict[s
         "privacy": privacy.audit(run),
         "fairness": judged,
         "learning": _learning(run, judged),
-        "participation": [_participation(run, site) for site in run.sites],
+        "participation": [_participation(run, row) for row in participation(run.facts, run.rounds)],
         "refusals": _refusals(run),
         "artifacts": artifacts(run),
     }
@@ -69,19 +70,19 @@ def _learning(run: Run, judged: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _participation(run: Run, site: str) -> dict[str, Any]:
-    """In how many rounds a site's report was summed, what it refused, what it sent."""
+def _participation(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
+    """In how many rounds a site's report was summed, what it refused, what it sent, whether its ledger is there."""
+    site = row["site"]
     entry = next(one for one in run.facts["manifest"]["sites"] if one["name"] == site)
-    rounds = sum(site in one.get("sites", ()) for one in run.rounds)
     refused = sum(refusal.get("site") == site for one in run.rounds for refusal in one.get("refusals", ()))
     sent = [one["bytes"][site] for one in run.rounds if site in (one.get("bytes") or {})]
     return {
-        "site": site,
+        **row,
         "org": entry.get("org"),
         "nominal_records": entry.get("nominal_records"),
-        "rounds": rounds,
-        "share": rounds / len(run.rounds) if run.rounds else None,
+        "share": row["rounds"] / len(run.rounds) if run.rounds else None,
         "refusals": refused,
+        "has_ledger": site in run.ledgers,
         "bytes": sum(sent) if sent else None,
     }
 

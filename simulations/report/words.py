@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from common.participation import absences, contributed, unverified
 from simulations.audits.runs import Run
 from simulations.report.numbers import count, epsilon, number, percent, small
 
@@ -22,6 +23,8 @@ def words(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
     """Every sentence of the page by name."""
     return {
         "opening": _opening(run, found),
+        "trainers": _trainers(found["participation"]),
+        "unverified": unverified(found["participation"]),
         "privacy": _privacy(found["privacy"]),
         "fairness": _fairness(found["fairness"]),
         "learning": _learning(found["learning"]),
@@ -86,9 +89,16 @@ def limits(run: Run, found: Mapping[str, Any]) -> list[Markup]:
 def _opening(run: Run, found: Mapping[str, Any]) -> Markup:
     job = run.facts["job"]
     dataset = job.get("dataset") or job.get("data", {}).get("dataset") or "their own data"
-    text = "{} sites trained one {} model on {} in {} rounds, and no record left the site that holds it."
-    sites, rounds = count(len(found["participation"])), count(found["learning"]["rounds"])
-    return _said(text, sites, job["model"]["name"], dataset, rounds)
+    text = "{} trained one {} model on {} in {} rounds, and no record left the site that holds it."
+    rounds = count(found["learning"]["rounds"])
+    told = _said(text, _trainers(found["participation"]), job["model"]["name"], dataset, rounds)
+    return told + Markup("").join(_said(" {}", one) for one in absences(found["participation"]))
+
+
+def _trainers(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many sites gave something, and of how many where some did not."""
+    some, all_of_them = len(contributed(rows)), len(rows)
+    return f"{some} sites" if some == all_of_them else f"{some} of {all_of_them} sites"
 
 
 def _privacy(privacy: Mapping[str, Any]) -> Markup:

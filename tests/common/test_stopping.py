@@ -37,3 +37,20 @@ def test_what_runs_ends_when_it_is_asked_to() -> None:
     with Stopping() as stopping:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         stopping.wait()
+
+
+def test_a_signal_between_the_start_and_the_waiting_is_the_end_that_was_expected() -> None:
+    """Must not: raise once others were told that it runs."""
+    with Stopping() as stopping:
+        stopping.settled()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        stopping.wait()
+
+
+def test_what_is_looked_at_while_it_runs_may_end_it() -> None:
+    def look() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError), Stopping() as stopping:
+        stopping.wait(look)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
+from typer.testing import CliRunner
 
 from common.config import plain
 from common.errors import Code, Refusal
 from common.job import Job
 from common.secagg.manifest import Manifest
+from server.door import app
 from server.job import check, prepared, read_job
 from tests.secagg_federation import RULES, manifest_of
-from tests.worlds import scenario
+from tests.worlds import close, desk_of, scenario
 
 MANIFEST = manifest_of(3)
 
@@ -116,6 +119,21 @@ def test_a_job_is_read_from_its_file(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('name = "clinics"', 'nam = "clinics"'))
     with pytest.raises(Refusal, match="the nearest is 'name'"):
         read_job(path, MANIFEST)
+
+
+def test_a_job_is_checked_against_the_folder_that_other_commands_are_given(tmp_path: Path) -> None:
+    """Must not: take the coordinator's folder for the federation's, or call its manifest missing."""
+    made = desk_of(scenario("M2"), tmp_path / "world")
+    close(made)
+    root = made.federation.root
+    path = tmp_path / "job.toml"
+    path.write_text(tomli_w.dumps(_dense(plain(scenario("M2").job))))
+    told = CliRunner().invoke(app, ["check", str(path), "--federation", str(root), "--json"])
+    assert told.exit_code == 0
+    assert json.loads(told.stdout)["manifest"] == made.federation.manifest.digest.hex()
+    told = CliRunner().invoke(app, ["check", str(path), "--federation", str(root / "coordinator"), "--json"])
+    assert told.exit_code == 3
+    assert "the folder that `fed up` is given" in json.loads(told.stdout)["refusal"]["do"]
 
 
 def _dense(value: Any) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from common.identity import Signer
 from common.privacy.accounting import accountant, epsilon
-from common.privacy.claims import claim_of, promise
+from common.privacy.claims import claim_of, promise, sampled_claim
 from common.privacy.door import app
 from common.privacy.entries import Facts, Kind
 from common.privacy.ledger import Owner, new_entry, open_ledger
@@ -175,3 +178,10 @@ def test_a_ledger_with_both_kinds_of_jobs_claims_nothing_for_the_site(tmp_path):
     told = claim_of("clinic-a", ledger_with(tmp_path, whole, single), 1e-5).sentences()
     assert "for one record (add or remove one), over all 2 releases" in told[0]
     assert "nothing is claimed against the coordinator" in told[1]
+
+
+@given(st.floats(1e-12, 1e4))
+def test_a_claim_states_the_epsilon_that_was_computed_rounded_up(computed):
+    """Must not: promise more than was computed, or name a figure of another size, such as 0.001 for 1e-9."""
+    stated = float(re.match(r"\(([0-9.e+-]+), ", sampled_claim(computed, 0.1, 40, 1e-5)).group(1))
+    assert computed * (1 - 1e-8) <= stated <= computed * 1.0101

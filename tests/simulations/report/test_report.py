@@ -16,7 +16,7 @@ from simulations.report.comparison import compare
 from simulations.report.door import app
 from simulations.report.page import build
 from simulations.report.words import ACCURACIES
-from tests.simulations.recorded import write_run
+from tests.simulations.recorded import edit, edit_rounds, write_run
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +247,35 @@ def test_a_comparison_overwrites_nothing(run: Path, tmp_path: Path, taken: str):
     assert outcome.exit_code == 3
     assert json.loads(outcome.stdout.splitlines()[-1])["refusal"]["code"] == "FILE_EXISTS"
     assert out.is_dir() or out.read_text() == "mine"
+
+
+def test_sites_that_gave_nothing_are_not_counted_as_having_trained(tmp_path: Path):
+    """Must: say how many of how many, and with which code the others stayed out, on page, card and comparison."""
+    folder = write_run(tmp_path / "run", rounds=6)
+    edit_rounds(folder, lambda rows: [row["sites"].remove("clinic-d") for row in rows if "clinic-d" in row["sites"]])
+    edit(folder, lambda facts: facts.update(refusals=[{"site": "clinic-d", "code": "POLICY_PRIVACY"}]))
+    build(folder)
+    page, card = read((folder / "report.html").read_text()), (folder / "card.md").read_text()
+    words = " ".join(" ".join(page.text).split())
+    assert "3 of 4 sites trained one" in words
+    assert re.search(r"clinic-d contributed to no round: [A-Z_, ]*POLICY_PRIVACY", words)
+    assert "3 of 4 sites" in card
+    assert re.search(r"clinic-d \(Hospital D\): 0 rounds \([A-Z_, ]*POLICY_PRIVACY", card)
+    rows = json.loads((folder / "audit.json").read_text())["participation"]
+    (idle,) = [row for row in rows if not row["rounds"]]
+    assert idle["site"] == "clinic-d"
+    assert "POLICY_PRIVACY" in idle["codes"]
+
+
+def test_a_ledger_that_could_not_be_collected_is_explained(tmp_path: Path):
+    """Must: name site, code and remedy on page and card. Must not: pass the audit."""
+    folder = write_run(tmp_path / "run", rounds=6)
+    (folder / "ledgers" / "clinic-b.jsonl").unlink()
+    edit(folder, lambda facts: facts.update(ledgers_missing=[{"site": "clinic-b", "code": "SITE_UNREACHABLE"}]))
+    build(folder)
+    for text in ((folder / "report.html").read_text(), (folder / "card.md").read_text()):
+        assert "No ledger of clinic-b that verifies was to be had when the run ended (SITE_UNREACHABLE)" in text
+        assert "hushfed server resume" in text
+    found = json.loads((folder / "audit.json").read_text())["privacy"]
+    assert found["verdict"] == "FAIL"
+    assert any("SITE_UNREACHABLE" in one["detail"] for one in found["findings"])
