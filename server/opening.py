@@ -75,8 +75,8 @@ class Opener:
         """
         sets, asked, most = tuple(sets), frozenset[int](), self._work.manifest.rules.lost_max
         for again in range(2):
-            missing = _missing(sets)
-            to = missing if again and len(missing) > most else missing - away
+            awaited, short = _awaited(sets), max(len(each.missing) for each in sets) > most
+            to = awaited if again and short else awaited - away
             if not to:
                 break
             time.sleep(self._pause * again)
@@ -87,7 +87,7 @@ class Opener:
                 sets, code = _unveiled(sets, answer)
                 if code:
                     notes.refused[answer.site] = code
-        for site in _missing(sets) & asked:
+        for site in _awaited(sets) & asked:
             self._sessions.patience.note(site, silent=True)
         return sets
 
@@ -142,7 +142,7 @@ class Opener:
             sets=tuple(
                 Members(number=each.aggregation.number, binding=each.aggregation.binding, members=each.members(site))
                 for each in sets
-                if site in each.missing
+                if site in each.awaited
             ),
         )
 
@@ -151,9 +151,9 @@ class Opener:
         return self._work.job.aggregation.deadline_seconds
 
 
-def _missing(sets: Sequence[Unmasking]) -> frozenset[int]:
-    """Unmasking sites whose masks some set lacks."""
-    return frozenset[int]().union(*(each.missing for each in sets))
+def _awaited(sets: Sequence[Unmasking]) -> frozenset[int]:
+    """Unmasking sites that can answer for some set and have not done so."""
+    return frozenset[int]().union(*(each.awaited for each in sets))
 
 
 def _unveiled(sets: tuple[Unmasking, ...], answer: Answer) -> tuple[tuple[Unmasking, ...], Code | None]:
@@ -164,7 +164,7 @@ def _unveiled(sets: tuple[Unmasking, ...], answer: Answer) -> tuple[tuple[Unmask
     found, code = [], None
     for each in sets:
         try:
-            if answer.site in each.missing:
+            if answer.site in each.awaited:
                 each = each.receive(answer.site, _total_of(totals, each.aggregation.number))
         except Refusal as refusal:
             code = refusal.code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from common.errors import Code, Refusal
@@ -57,6 +57,13 @@ class Sessions:
                 return opening
             here -= failed
         raise Refusal(Code.E_TOO_FEW, "Session not opened", "unmasking sites do not enrol", "Look at their refusals")
+
+    def possible(self, asked: Collection[int], count: int) -> bool:
+        """Whether the session in force serves these sites, or enough of them unmask for a new one."""
+        manifest, here = self._work.manifest, frozenset(asked)
+        if self.opening and self._serves(self.opening, here, count):
+            return True
+        return len(here.intersection(manifest.unmaskers)) >= manifest.rules.unmaskers_min
 
     def numbers(self, count: int) -> range:
         """The next `count` numbers of the session in force, for one attempt; used up.
