@@ -16,6 +16,7 @@ import typer
 
 from common import console
 from common.errors import Code, Refusal
+from common.secagg.masks import BITS
 from simulations.bench import secagg as own
 from simulations.bench.chart import draw
 from simulations.bench.rows import Case, Row
@@ -65,6 +66,9 @@ def secagg(
     for option, values in (("--dropout", dropout or []), ("--budget", [budget])):
         if not all(map(isfinite, values)):  # a range of numbers lets NaN through
             raise Refusal(Code.CONFIG_INVALID, option, "it is no finite number", "Give a number such as 0.1 or 60")
+    if bits not in BITS:
+        known = ", ".join(map(str, BITS))
+        raise Refusal(Code.CONFIG_INVALID, f"--bits {bits}", f"rings are {known} bits wide", "Choose one of these")
     if out is not None:
         refuse_to_overwrite(out)
     grid = (
