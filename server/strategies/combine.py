@@ -39,7 +39,7 @@ def trimmed_mean(liars: int) -> Combine:
 
 
 def _only(rows: Rows64) -> Flat64:
-    """Errors: Refusal UPDATE_INVALID for several sums, which no job with this rule has, and for one that is not finite."""
+    """Errors: Refusal UPDATE_INVALID for several sums, or for one that is not finite."""
     if len(rows) != 1:
         why = "the mean of all sites is one sum, and sums of groups are for rules that vote"
         raise Refusal(Code.UPDATE_INVALID, f"{len(rows)} sums not combined", why, "Remove aggregation.groups")
