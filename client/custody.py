@@ -70,8 +70,14 @@ class KeyStore(Protocol):
     def reported(self, sid: bytes, number: int) -> bytes | None:
         """What this site's report of the number was bound to."""
 
+    def reported_under(self, binding: bytes) -> bool:
+        """Whether this site masked a report that was bound to this, in any session."""
+
     def report(self, place: Place) -> None:
-        """Pin the session, use up the number, erase what is of earlier attempts. Refuses one not above the last."""
+        """Pin the session, use up attempt and binding, erase what is of earlier attempts.
+
+        Refuses an attempt not above the last, and a binding used before.
+        """
 
     def answered(self, sid: bytes, number: int) -> Answer | None:
         """The answer given for the number."""

@@ -123,13 +123,22 @@ class SqliteKeyStore:
         row = self._row("SELECT binding FROM reported WHERE sid = ? AND number = ?", sid, number)
         return None if row is None else bytes(row[0])
 
+    def reported_under(self, binding: bytes) -> bool:
+        """Whether this site masked a report that was bound to this, in any session."""
+        return self._row("SELECT 1 FROM reported WHERE binding = ?", binding) is not None
+
     def report(self, place: Place) -> None:
-        """Pin the session, use up the number, erase what is of earlier attempts. Refuses one not above the last."""
+        """Pin the session, use up attempt and binding, erase what is of earlier attempts.
+
+        Refuses an attempt not above the last, and a binding used before.
+        """
         with self._transaction() as cursor:
             self._pin(place)
             last = self.last_reported(place.sid)
-            if last is not None and place.number <= last:
+            if last is not None and place.attempt <= last:
                 raise _used(Code.E_ROUND, place.number)
+            if self.reported_under(place.binding):
+                raise _used(Code.E_MODEL, place.number)
             cursor.execute("INSERT INTO reported VALUES (?, ?, ?)", (place.sid, place.number, place.binding))
             cursor.execute("DELETE FROM seed WHERE sid = ? AND number < ?", (place.sid, place.attempt))
             cursor.execute(FORGET_BEFORE, (place.sid, place.attempt))
