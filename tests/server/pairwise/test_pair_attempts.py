@@ -213,7 +213,7 @@ def test_a_job_with_groups_is_refused_by_the_sites_too_before_any_charge(desk: D
 
 
 def test_an_attempt_in_another_session_is_refused_at_no_cost(desk: Desk, attempts: Attempts) -> None:
-    """One report a binding: a site that was lost to an attempt is not asked for the same one again under another name."""
+    """One report a binding: a site lost to an attempt is not asked for the same one again under another name."""
     attempts.next()
     before = desk.charges(1)
     order = next(order for site, order in attempts.seen if isinstance(order, AdvertiseOrder))
@@ -246,6 +246,15 @@ def test_a_site_whose_policy_names_alm_alone_refuses_before_any_charge(tmp_path:
     desk.sessions[1] = open_session(desk.federation.sites[0].settings)
     assert code_of(desk.ask(1, desk.offer())) == "POLICY_SECAGG"
     desk.sessions[1].close()
+
+
+def test_under_rules_without_unmasking_sites_a_job_of_the_other_protocol_is_refused(desk: Desk) -> None:
+    manifest, job = desk.work.manifest, desk.work.job
+    alone = replace(manifest, rules=replace(manifest.rules, unmaskers_min=0, lost_max=0, shares_min=0, corrupt_max=1))
+    assert prepared(job, alone) == job
+    with pytest.raises(Refusal, match="no site unmasks") as refused:
+        prepared(replace(job, aggregation=replace(job.aggregation, protocol="alm")), alone)
+    assert refused.value.code is Code.JOB_INVALID
 
 
 def test_a_job_whose_quorum_pairwise_masks_cannot_keep_is_refused(desk: Desk) -> None:
