@@ -94,6 +94,9 @@ class KeyStore(Protocol):
     def forget_job(self, job: bytes) -> None:
         """Erase all secrets of a job's sessions: its run is over."""
 
+    def forget_old(self, now: float) -> None:
+        """Erase the secrets of sessions that are over a week old at `now` (seconds), whatever became of them."""
+
     def forget(self, sid: bytes) -> None:
         """Erase all secrets of a session that is over: none of its open numbers will be answered any more."""
 

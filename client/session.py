@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ class Session:
         digest = _NO_ORDER
         try:
             order, digest = open_order(data, self._manifest.coordinator)
+            self._store.forget_old(time.time())
             return self._seal(self._answer(order, digest))
         except Refusal as refusal:
             return self._refused(digest, refusal.code, str(refusal))

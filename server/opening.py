@@ -19,6 +19,7 @@ from server.secagg import Unmasking
 from server.sessions import Sessions
 
 log = logging.getLogger(__name__)
+LIES = frozenset({Code.E_SHARE, Code.E_SIG})  # of shares that a site sent under its own signature
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class Opener:
                 recovering, code = _released(recovering, answer)
                 if code:
                     notes.refused[answer.site] = code
+                if code in LIES:
+                    self._sessions.distrust(answer.site)
                 if recovering.enough:
                     break
             if recovering.enough:
@@ -116,6 +119,7 @@ class Opener:
                 log.info("masks of site %d were recovered for number %d", site, unmasking.aggregation.number)
             except Refusal as refusal:
                 notes.refused[site] = refusal.code
+                self._sessions.distrust(site)
         return unmasking
 
     def _recover_order(self, task: Task, recovering: Recovering, holder: int) -> RecoverOrder:
