@@ -70,8 +70,14 @@ class KeyStore(Protocol):
     def reported(self, sid: bytes, number: int) -> bytes | None:
         """What this site's report of the number was bound to."""
 
+    def reported_under(self, binding: bytes) -> bool:
+        """Whether this site masked a report that was bound to this, in any session."""
+
     def report(self, place: Place) -> None:
-        """Pin the session, use up the number, erase what is of earlier attempts. Refuses one not above the last."""
+        """Pin the session, use up attempt and binding, erase what is of earlier attempts.
+
+        Refuses an attempt not above the last, and a binding used before.
+        """
 
     def answered(self, sid: bytes, number: int) -> Answer | None:
         """The answer given for the number."""
@@ -87,6 +93,9 @@ class KeyStore(Protocol):
 
     def forget_job(self, job: bytes) -> None:
         """Erase all secrets of a job's sessions: its run is over."""
+
+    def forget_old(self, now: float) -> None:
+        """Erase the secrets of sessions that are over a week old at `now` (seconds), whatever became of them."""
 
     def forget(self, sid: bytes) -> None:
         """Erase all secrets of a session that is over: none of its open numbers will be answered any more."""

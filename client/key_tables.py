@@ -32,7 +32,10 @@ CREATE TABLE released (sid BLOB NOT NULL, number INTEGER NOT NULL, lost TEXT NOT
 _TIMES = """
 CREATE TABLE enrolled (sid BLOB PRIMARY KEY, wall REAL NOT NULL) WITHOUT ROWID;
 """
-STEPS = (_TABLES, _LEDGER_HEADS, _SHARES, _TIMES)  # what each version added to the one before it
+_BINDINGS = """
+CREATE INDEX reported_binding ON reported (binding);
+"""
+STEPS = (_TABLES, _LEDGER_HEADS, _SHARES, _TIMES, _BINDINGS)  # what each version added to the one before it
 VERSION = len(STEPS)
 
 

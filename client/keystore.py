@@ -25,6 +25,7 @@ from common.secagg.keys import RoundSeed
 from common.secagg.wire import MaskTotal
 
 _LIMIT = 2**40  # bytes of a stored answer: it was ours
+_OPENED = b"opened\n"  # in the lock, once there is a database that must not be lost
 KEPT_SECONDS = 7 * 86400.0  # after which no secret of a session is kept, though its run may never have ended
 _FORGET_EARLIER = (
     *FORGET_EARLIER_SHARES,
@@ -64,6 +65,8 @@ class SqliteKeyStore:
         lock = _locked(folder / "lock")
         try:
             store = cls(identity, connected(folder / "state.sqlite"), lock)
+            os.pwrite(lock, _OPENED, 0)
+            os.fsync(lock)
         except BaseException:
             os.close(lock)
             raise
@@ -123,13 +126,22 @@ class SqliteKeyStore:
         row = self._row("SELECT binding FROM reported WHERE sid = ? AND number = ?", sid, number)
         return None if row is None else bytes(row[0])
 
+    def reported_under(self, binding: bytes) -> bool:
+        """Whether this site masked a report that was bound to this, in any session."""
+        return self._row("SELECT 1 FROM reported WHERE binding = ?", binding) is not None
+
     def report(self, place: Place) -> None:
-        """Pin the session, use up the number, erase what is of earlier attempts. Refuses one not above the last."""
+        """Pin the session, use up attempt and binding, erase what is of earlier attempts.
+
+        Refuses an attempt not above the last, and a binding used before.
+        """
         with self._transaction() as cursor:
             self._pin(place)
             last = self.last_reported(place.sid)
-            if last is not None and place.number <= last:
+            if last is not None and place.attempt <= last:
                 raise _used(Code.E_ROUND, place.number)
+            if self.reported_under(place.binding):
+                raise _used(Code.E_MODEL, place.number)
             cursor.execute("INSERT INTO reported VALUES (?, ?, ?)", (place.sid, place.number, place.binding))
             cursor.execute("DELETE FROM seed WHERE sid = ? AND number < ?", (place.sid, place.attempt))
             cursor.execute(FORGET_BEFORE, (place.sid, place.attempt))
@@ -231,10 +243,14 @@ class SqliteKeyStore:
 
 
 def _refuse_lost(folder: Path) -> None:
-    """Refuse a folder where this site has worked already, but whose memory of it is gone."""
-    if not (folder / "state.sqlite").exists() and any(folder.glob("ledger-*.sqlite")):
+    """Refuse a folder where this site has worked already, but whose memory of it is gone: deleted, or emptied."""
+    state, lock = folder / "state.sqlite", folder / "lock"
+    opened = any(folder.glob("ledger-*.sqlite")) or (lock.exists() and lock.stat().st_size > 0)
+    if opened and not (state.exists() and state.stat().st_size > 0):
         why = "its state.sqlite is gone, and with it what this site has answered"
-        raise Refusal(Code.FILE_MISSING, f"Key store {folder} not opened", why, "Put it back, or join anew")
+        raise Refusal(
+            Code.FILE_MISSING, f"Key store {folder} not opened", why, "Put it back, or join anew in an empty folder"
+        )
 
 
 def _refuse_open_modes(folder: Path) -> None:

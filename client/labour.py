@@ -12,7 +12,7 @@ from client.custody import KeyStore
 from client.evaluation import counts
 from client.guard import Guard, Release, Reservation
 from client.holding import Holding, Holdings
-from client.secagg import mask
+from client.secagg import mask, place_of, refuse_reported
 from client.site import SiteSettings
 from client.site_level import bounded
 from client.trainer import Workbench, gradient_lanes, pick_device, train_plainly
@@ -125,9 +125,7 @@ class Labour:
             groups=work.job.aggregation.groups,
         )
         verify_keys(work.manifest, order.session, order.number, order.keys, self._settings.id)
-        last = self._store.last_reported(order.session.sid)
-        if last is not None and order.number <= last:
-            raise Refusal(Code.E_ROUND, "Report refused", f"number {last} was used", "Open a larger number")
+        refuse_reported(self._store, place_of(aggregation))
         return aggregation
 
     def _released(self, order: AnyWork, work: Work, paid: Paid) -> Release:

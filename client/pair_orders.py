@@ -91,7 +91,8 @@ def attempt_of(manifest: Manifest, order: AdvertiseOrder, work: Work, parameters
 
 
 def _refuse_stranger(order: AdvertiseOrder, work: Work) -> None:
-    """Refuse a session of another job, and a job of another protocol. Errors: Refusal E_POLICY."""
-    if order.session.job != work.job.digest() or work.job.aggregation.protocol != "bonawitz":
-        why = "its session is of another job or protocol"
+    """Refuse a session of another job, and a job of another protocol or with groups. Errors: Refusal E_POLICY."""
+    asked = work.job.aggregation
+    if order.session.job != work.job.digest() or asked.protocol != "bonawitz" or asked.groups != 1:
+        why = "its session is of another job or protocol, or the job has groups, which this protocol does not know"
         raise Refusal(Code.E_POLICY, "Attempt refused", why, "Open a session for this job")

@@ -37,8 +37,9 @@ class Pairing:
         last = self._store.last_reported(place.sid)
         if last is not None and attempt.number <= last:
             raise Refusal(Code.E_ROUND, "Attempt refused", f"number {last} was used", "Take a larger number")
-        if self._store.bound(place.binding) is not None:
-            raise Refusal(Code.E_MODEL, "Attempt refused", "a sum over this binding was opened", "Bind it to its round")
+        if self._store.reported_under(place.binding):
+            why = "this site has reported under its binding before"
+            raise Refusal(Code.E_MODEL, "Attempt refused", why, "Bind it to its round")
 
     def advertise(self, attempt: Attempt, encoded: Encoded) -> PairKeys:
         """New keys for one attempt; its number is used up before they leave.

@@ -12,14 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from msgspec.structs import replace as altered
-
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.secagg.codec import Encoded
 from common.secagg.masks import pack, reduce
 from common.secagg.pairwise.attempt import Attempt, endorse, opens_pair, sign_keys, verify_endorsement, verify_keys
-from common.secagg.pairwise.keys import Held, Link, Secrets, opened, sealed, self_key
+from common.secagg.pairwise.keys import Held, Link, Secrets, Way, opened, sealed, self_key
 from common.secagg.pairwise.masking import apply, sides
 from common.secagg.pairwise.wire import Endorsement, Lock, PairKeys, PairParcel, RevealedShare
 from common.secagg.shamir import share
@@ -87,10 +85,9 @@ class Advertised:
         return {holder: Held(own=own[x - 1], pair=pair[x - 1]) for holder, x in self.holders.items()}
 
     def _parcel(self, peer: PairKeys, held: Held) -> PairParcel:
-        parcel = sealed(self.attempt.context, self.keys, self.secrets.box, peer, held)
-        if not self.opens(peer):
-            return parcel
-        return altered(parcel, lock=self.link(peer, None).locked(self.secrets.pair))
+        way = Way(context=self.attempt.context, dealer=self.keys, holder=peer)
+        lock = self.link(peer, None).locked(self.secrets.pair) if self.opens(peer) else None
+        return sealed(way, self.secrets.box, held, lock)
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,8 @@ class Dealt:
 
         dealt    ids of those neighbours, ascending
         parcels  of those of them that chose this site
-        A parcel that does not open is as good as none: its dealer has one holder less.
+        A parcel that does not open is as good as none: its dealer has one holder less. But one with a lock must open:
+        whoever made that lock knows what it adds to the mask key.
         Errors: Refusal E_SET (no neighbours, not the parcels of these dealers), E_TOO_FEW, E_KEY.
         """
         start, site = self.before, self.before.keys.site
@@ -115,8 +113,8 @@ class Dealt:
             raise _set_refused("those that dealt do not ascend, or are no neighbours")
         _check_enough(start.attempt, start.holders, [site, *dealt])
         received = self._checked(dealt, parcels)
-        plus, minus = sides(site, self._mask_keys(dealt, received))
         held = {site: self.own, **self._opened(received)}
+        plus, minus = sides(site, self._mask_keys(dealt, received))
         plus.append(self_key(start.attempt.context, site, start.secrets.own))
         lanes = start.encoded.lanes
         apply(plus, minus, lanes)
@@ -148,13 +146,15 @@ class Dealt:
         return found
 
     def _opened(self, received: Mapping[int, PairParcel]) -> dict[int, Held]:
+        """The shares of each dealer whose parcel opens; none is masked under a lock that its dealer did not seal."""
         start, found = self.before, {}
         for dealer, parcel in received.items():
+            way = Way(context=start.attempt.context, dealer=self.peers[dealer], holder=start.keys)
             try:
-                keys = self.peers[dealer]
-                found[dealer] = opened(start.attempt.context, keys, start.keys, start.secrets.box, parcel)
-            except Refusal:
-                continue
+                found[dealer] = opened(way, start.secrets.box, parcel)
+            except Refusal as refusal:
+                if refusal.code is Code.E_KEY and parcel.lock is not None:
+                    raise
         return found
 
 

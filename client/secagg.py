@@ -71,19 +71,16 @@ def mask(store: KeyStore, aggregation: Aggregation, keys: Sequence[RoundKeys], e
     """This site's report, which only all unmasking sites that it masks for can unmask together. Overwrites `encoded`.
 
     keys  of all unmasking sites of the session, in its order, for this number
-    Guarantee: one report a number, also across restarts; the number is used up before the masks exist.
-    Errors: Refusal E_MANIFEST, E_POLICY (another record under this sid), E_ROUND (number used before),
-    E_KEY, E_SIG (round keys), E_RANGE (vector of another ring).
+    Guarantee: one report an attempt and one a binding, in any session and across restarts; both are used up before
+    the masks exist.
+    Errors: Refusal E_MANIFEST, E_POLICY (another record under this sid), E_ROUND (attempt reported before), E_MODEL
+    (binding reported before), E_KEY, E_SIG (round keys), E_RANGE (vector of another ring).
     """
     session = aggregation.session
     own = aggregation.manifest.site_of(store.identity.public).id
     place = place_of(aggregation)
     check_pinned(store, session.sid, place.record)
-    last = store.last_reported(session.sid)
-    if last is not None and aggregation.number <= last:
-        raise Refusal(
-            Code.E_ROUND, f"Report {aggregation.number} refused", f"number {last} was used", "Open a larger number"
-        )
+    refuse_reported(store, place)
     verify_keys(aggregation.manifest, session, aggregation.number, keys, own)
     if encoded.ring != aggregation.ring:
         raise Refusal(Code.E_RANGE, "Report refused", "its vector is of another ring", "Encode it for this job")
@@ -195,6 +192,20 @@ def check_pinned(store: KeyStore, sid: bytes, record: bytes) -> None:
     if store.pinned(sid) not in (None, record):
         why = "this session was first seen with another record"
         raise Refusal(Code.E_POLICY, "Session refused", why, "Open another session")
+
+
+def refuse_reported(store: KeyStore, place: Place) -> None:
+    """Refuse a second report in one attempt, of whatever group, or under one binding, in whatever session.
+
+    Two sums with this site's report in both, opened by unmasking sites that know nothing of each other, could differ
+    in one other site. Errors: Refusal E_ROUND, E_MODEL.
+    """
+    last = store.last_reported(place.sid)
+    if last is not None and place.attempt <= last:
+        raise Refusal(Code.E_ROUND, f"Report {place.number} refused", f"number {last} was used", "Open another attempt")
+    if store.reported_under(place.binding):
+        why = "this site has reported under its binding before"
+        raise Refusal(Code.E_MODEL, f"Report {place.number} refused", why, "Bind the attempt to its round")
 
 
 def _repeated(earlier: Answer, digest: bytes) -> MaskTotal:

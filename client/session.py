@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ class Session:
         digest = _NO_ORDER
         try:
             order, digest = open_order(data, self._manifest.coordinator)
+            self._store.forget_old(time.time())
             return self._seal(self._answer(order, digest))
         except Refusal as refusal:
             return self._refused(digest, refusal.code, str(refusal))
@@ -173,6 +175,7 @@ class Session:
     def _report(self, order: WorkOrder, work: Work, digest: bytes) -> AnyReply:
         self._decide(work.job, order.task, work)
         _refuse_stranger(order.session, work.job)
+        _refuse_unknown_group(order, work, order.number)
         return self._labour.report(order, work, digest)
 
     def _unmask(self, order: UnmaskOrder, work: Work, digest: bytes) -> Unmasked:
@@ -190,6 +193,7 @@ class Session:
     def _aggregation(self, order: UnmaskOrder | RecoverOrder, work: Work, number: int, binding: bytes) -> Aggregation:
         """What an order after the reports is about."""
         _refuse_stranger(order.session, work.job)
+        _refuse_unknown_group(order, work, number)
         return Aggregation(
             manifest=self._manifest,
             session=order.session,
@@ -256,4 +260,13 @@ def _refuse_stranger(session: SessionRecord, job: Job) -> None:
     if session.job != job.digest() or job.aggregation.protocol != "alm":
         raise Refusal(
             Code.E_POLICY, "Session refused", "it is of another job or protocol", "Open a session for this job"
+        )
+
+
+def _refuse_unknown_group(order: WorkOrder | UnmaskOrder | RecoverOrder, work: Work, number: int) -> None:
+    """Refuse a number for a group that this task does not have: counts are one sum. Errors: Refusal E_ROUND."""
+    if work.group_of(order.session, number) >= (count := work.groups(order.task)):
+        why = f"it is for a group of its attempt that there is not: sums of this task are {count}"
+        raise Refusal(
+            Code.E_ROUND, f"Number {number} refused", why, "Begin an attempt at a multiple of the job's groups"
         )

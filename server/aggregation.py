@@ -100,10 +100,12 @@ class Aggregator:
 
         least  sums without which the attempt has failed
         """
-        count, quorum = self._work.groups(task), self._work.job.aggregation.quorum
-        asked, notes = self._patience.asked(cohort, quorum * count), Notes()
+        count, notes, here = self._work.groups(task), Notes(), tuple(cohort)
+        ready = self._patience.asked(here, self._work.job.aggregation.quorum * count)
+        asked = ready if self.sessions.possible(ready, count) else here
         try:
             opening = self.sessions.current(asked, notes.refused, count)
+            asked = self._seen(asked, here, opening.session, count)
             groups = self._grouped(task, round_number, attempt, asked, opening.session)
             numbers = self.sessions.numbers(count)
             place = (round_number, attempt)
@@ -115,12 +117,26 @@ class Aggregator:
             return Gathered((), refusal.code, notes=notes)
         return self._collected(lots, notes, least)
 
+    def _seen(
+        self, asked: tuple[int, ...], here: tuple[int, ...], session: SessionRecord, count: int
+    ) -> tuple[int, ...]:
+        """`asked`; or all that are here, where without those that pause some unmasking site would see too little."""
+        few = thin(self._work.manifest, session, asked, self._work.job.aggregation.quorum * count)
+        return here if few else asked
+
     def _grouped(
         self, task: Task, round_number: int, attempt: int, asked: Collection[int], session: SessionRecord
     ) -> tuple[tuple[int, ...], ...]:
-        """The cohort in groups. Who is with whom follows from the job's seed, round and attempt."""
-        draw = child(self._work.job.seed, "groups", round_number, attempt)
-        return grouped(asked, self._work.groups(task), fits=lambda group: self._fits(group, session), draw=draw)
+        """The cohort in groups. Who is with whom follows from the job's seed, round and attempt.
+
+        Better groups of which every unmasking site sees enough; else some that may be thin, and be recovered.
+        """
+        draw, count = child(self._work.job.seed, "groups", round_number, attempt), self._work.groups(task)
+        try:
+            return grouped(asked, count, fits=lambda group: self._fits(group, session), draw=draw)
+        except Refusal:
+            most = self._work.manifest.rules.lost_max
+            return grouped(asked, count, fits=lambda group: self._fits(group, session, most), draw=draw)
 
     def _lot(self, order: WorkOrder, group: Collection[int]) -> Lot:
         place = self._work.group_of(order.session, order.number)
@@ -132,7 +148,7 @@ class Aggregator:
             ring=self._work.codec(order.task).ring,
             groups=self._work.job.aggregation.groups,
         )
-        return Lot(order, Collecting.open(aggregation, group))
+        return Lot(order, Collecting.open(aggregation, group, self._work.job.aggregation.quorum))
 
     def _collected(self, lots: list[Lot], notes: Notes, least: int) -> Gathered:
         charges: dict[int, tuple[bytes, float]] = {}
@@ -155,7 +171,8 @@ class Aggregator:
 
     def _opened(self, lots: list[Lot], notes: Notes) -> tuple[tuple[Part, ...], Code | None]:
         """The sums of all groups with enough reports; and why others have none."""
-        enough = [lot for lot in lots if self._fits(lot.collecting.reports, lot.order.session)]
+        most = self._work.manifest.rules.lost_max
+        enough = [lot for lot in lots if self._fits(lot.collecting.reports, lot.order.session, most)]
         if not enough:
             return (), Code.E_TOO_FEW
         cohort = frozenset[int]().union(*(lot.collecting.cohort for lot in lots))
@@ -168,11 +185,14 @@ class Aggregator:
         ]
         return tuple(parts), next((each for each in found if isinstance(each, Code)), None)
 
-    def _fits(self, sites: Collection[int], session: SessionRecord) -> bool:
-        """Whether these reports may have a sum: the job's quorum, organisations, and enough for each unmasking site."""
+    def _fits(self, sites: Collection[int], session: SessionRecord, thin_max: int = 0) -> bool:
+        """Whether these reports may have a sum: the job's quorum, organisations, and enough for each unmasking site.
+
+        thin_max  unmasking sites that may see too little, and then count as lost
+        """
         manifest, quorum = self._work.manifest, self._work.job.aggregation.quorum
         few = len(manifest.orgs(sites)) < manifest.rules.orgs_min
-        return len(sites) >= quorum and not few and not thin(manifest, session, sites, quorum)
+        return len(sites) >= quorum and not few and len(thin(manifest, session, sites, quorum)) <= thin_max
 
     def _order(self, task: Task, place: tuple[int, int], state: State, opening: Opening, number: int) -> WorkOrder:
         """The order of one group. place: round and attempt."""

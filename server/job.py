@@ -85,6 +85,12 @@ def _check_sites(job: Job, manifest: Manifest) -> None:
         )
     if asked.protocol == "bonawitz":
         _check_pairwise(job, manifest)
+    elif not rules.unmaskers_min:
+        raise _invalid(
+            f"aggregation.protocol = {asked.protocol!r}",
+            "the manifest has unmaskers_min = 0, so that no site unmasks",
+            'Choose protocol = "bonawitz", or ask governance for unmasking sites',
+        )
 
 
 def _check_pairwise(job: Job, manifest: Manifest) -> None:

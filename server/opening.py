@@ -19,6 +19,7 @@ from server.secagg import Unmasking
 from server.sessions import Sessions
 
 log = logging.getLogger(__name__)
+LIES = frozenset({Code.E_SHARE, Code.E_SIG})  # of shares that a site sent under its own signature
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Opener:
         """
         sets, asked, most = tuple(sets), frozenset[int](), self._work.manifest.rules.lost_max
         for again in range(2):
-            missing = _missing(sets)
-            to = missing if again and len(missing) > most else missing - away
+            awaited, short = _awaited(sets), max(len(each.missing) for each in sets) > most
+            to = awaited if again and short else awaited - away
             if not to:
                 break
             time.sleep(self._pause * again)
@@ -87,7 +88,7 @@ class Opener:
                 sets, code = _unveiled(sets, answer)
                 if code:
                     notes.refused[answer.site] = code
-        for site in _missing(sets) & asked:
+        for site in _awaited(sets) & asked:
             self._sessions.patience.note(site, silent=True)
         return sets
 
@@ -106,6 +107,8 @@ class Opener:
                 recovering, code = _released(recovering, answer)
                 if code:
                     notes.refused[answer.site] = code
+                if code in LIES:
+                    self._sessions.distrust(answer.site)
                 if recovering.enough:
                     break
             if recovering.enough:
@@ -116,6 +119,7 @@ class Opener:
                 log.info("masks of site %d were recovered for number %d", site, unmasking.aggregation.number)
             except Refusal as refusal:
                 notes.refused[site] = refusal.code
+                self._sessions.distrust(site)
         return unmasking
 
     def _recover_order(self, task: Task, recovering: Recovering, holder: int) -> RecoverOrder:
@@ -142,7 +146,7 @@ class Opener:
             sets=tuple(
                 Members(number=each.aggregation.number, binding=each.aggregation.binding, members=each.members(site))
                 for each in sets
-                if site in each.missing
+                if site in each.awaited
             ),
         )
 
@@ -151,9 +155,9 @@ class Opener:
         return self._work.job.aggregation.deadline_seconds
 
 
-def _missing(sets: Sequence[Unmasking]) -> frozenset[int]:
-    """Unmasking sites whose masks some set lacks."""
-    return frozenset[int]().union(*(each.missing for each in sets))
+def _awaited(sets: Sequence[Unmasking]) -> frozenset[int]:
+    """Unmasking sites that can answer for some set and have not done so."""
+    return frozenset[int]().union(*(each.awaited for each in sets))
 
 
 def _unveiled(sets: tuple[Unmasking, ...], answer: Answer) -> tuple[tuple[Unmasking, ...], Code | None]:
@@ -164,7 +168,7 @@ def _unveiled(sets: tuple[Unmasking, ...], answer: Answer) -> tuple[tuple[Unmask
     found, code = [], None
     for each in sets:
         try:
-            if answer.site in each.missing:
+            if answer.site in each.awaited:
                 each = each.receive(answer.site, _total_of(totals, each.aggregation.number))
         except Refusal as refusal:
             code = refusal.code

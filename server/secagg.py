@@ -80,16 +80,20 @@ class Collecting:
     aggregation: Aggregation
     cohort: frozenset[int]
     total: Accumulator = field(repr=False)
+    quorum: int
     reports: Mapping[int, Received] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def open(cls, aggregation: Aggregation, cohort: Collection[int]) -> Collecting:
-        """Wait for these sites. Errors: Refusal E_MANIFEST, E_TOO_FEW (below the quorum), E_SET (too many)."""
-        asked = frozenset(cohort)
-        _check_quorum(aggregation, asked)
+    def open(cls, aggregation: Aggregation, cohort: Collection[int], quorum: int = 0) -> Collecting:
+        """Wait for these sites. Errors: Refusal E_MANIFEST, E_TOO_FEW (below the quorum), E_SET (too many).
+
+        quorum  the job's own, where it is above the manifest's: unmasking sites hold it against what they see
+        """
+        asked, least = frozenset(cohort), max(quorum, aggregation.manifest.rules.quorum_min)
+        _check_quorum(aggregation, asked, least)
         if len(asked) > (most := aggregation.manifest.rules.sites_max):
             raise Refusal(Code.E_SET, "Cohort refused", f"it has over {most} sites", "Ask fewer")
-        return cls(aggregation, asked, Accumulator(aggregation.ring))
+        return cls(aggregation, asked, Accumulator(aggregation.ring), least)
 
     @property
     def missing(self) -> frozenset[int]:
@@ -121,23 +125,32 @@ class Collecting:
 
     def close(self) -> Unmasking:
         """Fix the set: from here on no report is added. Errors: Refusal E_TOO_FEW; then nothing is revealed."""
-        _check_quorum(self.aggregation, self.reports)
-        return Unmasking(self.aggregation, self.total, dict(sorted(self.reports.items())))
+        few = _check_quorum(self.aggregation, self.reports, self.quorum)
+        return Unmasking(self.aggregation, self.total, dict(sorted(self.reports.items())), few)
 
 
 @dataclass(frozen=True)
 class Unmasking:
-    """The set is fixed; the coordinator waits for the mask totals of all unmasking sites."""
+    """The set is fixed; the coordinator waits for the mask totals of all unmasking sites.
+
+    thin  unmasking sites that see too little of the set to answer for it: they count as lost
+    """
 
     aggregation: Aggregation
     total: Accumulator = field(repr=False)
     reports: Mapping[int, Received] = field(repr=False)
+    thin: frozenset[int] = frozenset()
     answered: frozenset[int] = frozenset()
 
     @property
     def missing(self) -> frozenset[int]:
-        """Unmasking sites that have not answered yet."""
+        """Unmasking sites whose masks are still in the sum."""
         return frozenset(self.aggregation.session.unmaskers) - self.answered
+
+    @property
+    def awaited(self) -> frozenset[int]:
+        """Unmasking sites that can answer for the set and have not done so yet."""
+        return self.missing - self.thin
 
     def members(self, unmasker: int) -> tuple[Member, ...]:
         """The set as this unmasking site must see it. Always the same: another set under the number is refused."""
@@ -222,11 +235,14 @@ def thin(manifest: Manifest, session: SessionRecord, sites: Collection[int], quo
     return frozenset(each for each, own in seen.items() if len(own) < least or len(manifest.orgs(own)) < orgs)
 
 
-def _check_quorum(aggregation: Aggregation, sites: Collection[int]) -> None:
+def _check_quorum(aggregation: Aggregation, sites: Collection[int], quorum: int) -> frozenset[int]:
+    """The `thin` unmasking sites, if the others can recover them all. Errors: Refusal E_TOO_FEW."""
     rules = aggregation.manifest.rules
     if len(sites) < rules.quorum_min or len(aggregation.manifest.orgs(sites)) < rules.orgs_min:
         why = f"{len(sites)} reports are below {rules.quorum_min} sites of {rules.orgs_min} organisations"
         raise Refusal(Code.E_TOO_FEW, "Round dropped", why, "Wait for more sites and repeat it")
-    if few := thin(aggregation.manifest, aggregation.session, sites, rules.quorum_min):
+    few = thin(aggregation.manifest, aggregation.session, sites, quorum)
+    if len(few) > rules.lost_max:
         why = f"unmasking sites {sorted(few)} see too small a part of {len(sites)} reports"
         raise Refusal(Code.E_TOO_FEW, "Round dropped", why, "Wait for more sites and repeat it")
+    return few

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from common.errors import Code, Refusal
@@ -31,6 +31,14 @@ class Sessions:
         self._questions, self._work, self._run, self.patience = questions, work, run, patience
         self.opening: Opening | None = None
         self.next = 0
+        self._distrusted: set[int] = set()
+
+    def distrust(self, site: int) -> None:
+        """Leave a site that dealt or released false shares out of sessions, while there are enough others for one.
+
+        Only of those that unmask: what it reports is summed as ever.
+        """
+        self._distrusted.add(site)
 
     def current(self, asked: Iterable[int], refused: dict[int, Code], count: int = 1) -> Opening:
         """The session in force if `count` numbers and unmasking sites are left, or a new one.
@@ -38,7 +46,7 @@ class Sessions:
         asked  sites that take part now; of these a new session is made up
         Codes of sites that spoil the making of it are noted in `refused`. Errors: Refusal E_TOO_FEW.
         """
-        here = frozenset(asked)
+        here = self._trusted(asked)
         if self.opening and self._serves(self.opening, here, count):
             return self.opening
         self.opening = None
@@ -58,6 +66,13 @@ class Sessions:
             here -= failed
         raise Refusal(Code.E_TOO_FEW, "Session not opened", "unmasking sites do not enrol", "Look at their refusals")
 
+    def possible(self, asked: Collection[int], count: int) -> bool:
+        """Whether the session in force serves these sites, or enough of them unmask for a new one."""
+        manifest, here = self._work.manifest, self._trusted(asked)
+        if self.opening and self._serves(self.opening, here, count):
+            return True
+        return len(here.intersection(manifest.unmaskers)) >= manifest.rules.unmaskers_min
+
     def numbers(self, count: int) -> range:
         """The next `count` numbers of the session in force, for one attempt; used up.
 
@@ -66,6 +81,12 @@ class Sessions:
         first = self._aligned
         self.next = first + count
         return range(first, self.next)
+
+    def _trusted(self, asked: Iterable[int]) -> frozenset[int]:
+        """`asked` without those that lied about shares, unless no session can be made up then."""
+        here, manifest = frozenset(asked), self._work.manifest
+        trusted = here - self._distrusted
+        return trusted if len(trusted.intersection(manifest.unmaskers)) >= manifest.rules.unmaskers_min else here
 
     @property
     def _aligned(self) -> int:

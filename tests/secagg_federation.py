@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from client.keystore import SqliteKeyStore
 from client.recovery import deal, keep, own_box, release
-from client.secagg import enrol, mask, unmask
+from client.secagg import enrol, mask, masked_report, unmask
 from common.identity import Signer
 from common.randomness import child
 from common.secagg import Aggregation, IntegerCodec, Manifest, Rules, SiteEntry, Sum
@@ -69,7 +70,10 @@ def manifest_of(
 
 @dataclass
 class Federation:
-    """Everything that a test may take apart: sites' stores, session, keys."""
+    """Everything that a test may take apart: sites' stores, session, keys.
+
+    colluding  sites report whatever they are asked for, and remember nothing of it
+    """
 
     manifest: Manifest
     stores: dict[int, SqliteKeyStore]
@@ -77,6 +81,7 @@ class Federation:
     opening: Opening
     codec: Codec
     reports: dict[int, MaskedReport] = field(default_factory=dict)
+    colluding: bool = False
 
     @classmethod
     def open(
@@ -113,8 +118,12 @@ class Federation:
     def report(self, site: int, aggregation: Aggregation, vector: NDArray[np.int64] | None = None) -> MaskedReport:
         assert isinstance(self.codec, IntegerCodec)
         vector = np.full(self.codec.dimension, site) if vector is None else vector
-        keys = self.keys(aggregation.number)
-        self.reports[site] = mask(self.stores[site], aggregation, keys, self.codec.encode(vector))
+        keys, encoded = self.keys(aggregation.number), self.codec.encode(vector)
+        if self.colluding:
+            own = X25519PrivateKey.generate()
+            self.reports[site] = masked_report(signer(site), aggregation, keys, encoded, own)
+        else:
+            self.reports[site] = mask(self.stores[site], aggregation, keys, encoded)
         return self.reports[site]
 
     def collected(

@@ -15,7 +15,8 @@ ROUNDS_MAX = 1024  # aggregation numbers of one session; their keys travel in on
 class Rules:
     """What no coordinator can talk a site out of.
 
-    unmaskers_min  m_min, unmasking sites of a session; an honest one that is not recovered keeps every report masked
+    unmaskers_min  m_min, unmasking sites of a session; an honest one that is not recovered keeps every report masked.
+                   0: there are no sessions, and only pairwise masks are left, which may count on more corrupt sites
     quorum_min     s_min, reports in a sum that is opened
     orgs_min       o_min, organisations behind those reports
     sites_max      n_max, reports in a sum; bounds what the ring must hold
@@ -49,7 +50,9 @@ class Rules:
     masks_each: int = 0
 
     def __post_init__(self) -> None:
-        _within("unmaskers_min", self.unmaskers_min, 2, 64, "one unmasking site and the coordinator read every report")
+        if self.unmaskers_min:
+            why = "one unmasking site and the coordinator read every report"
+            _within("unmaskers_min", self.unmaskers_min, 2, 64, why)
         _within("quorum_min", self.quorum_min, 2, self.sites_max, "a sum of one report is that report")
         _within("sites_max", self.sites_max, 2, 2**13, "the narrowest ring must hold their sum")
         _within("orgs_min", self.orgs_min, 1, self.quorum_min, "a sum needs a known number of organisations")
@@ -86,7 +89,14 @@ class Rules:
         return max(min(2, self.orgs_min), self.reports_each(self.orgs_min))
 
     def _check_trust(self) -> None:
-        """One honest unmasking site stays, neither corrupt nor recovered; and the others can recover f lost ones."""
+        """One honest unmasking site stays, neither corrupt nor recovered; and the others can recover f lost ones.
+
+        Of pairwise masks the shape of the graph says what they can bear (`pairwise/strength.py`).
+        """
+        if not self.unmaskers_min:
+            _within("corrupt_max", self.corrupt_max, 0, self.sites_max - 1, "without an honest site nothing is masked")
+            _within("lost_max", self.lost_max, 0, 0, "without unmasking sites none is lost")
+            return _within("shares_min", self.shares_min, 0, 0, "without unmasking sites no shares of theirs are made")
         why = "without an honest unmasking site nothing stays masked"
         _within("corrupt_max", self.corrupt_max, 0, self.unmaskers_min - 1, why)
         least, most = self.corrupt_max + self.lost_max + 1, self.unmaskers_min - self.lost_max
@@ -106,10 +116,11 @@ class Rules:
         _within("sites_max", self.sites_max, sites, 2**13, "the manifest names more sites")
         _within("quorum_min", self.quorum_min, 2, sites, "the manifest names fewer sites")
         _within("orgs_min", self.orgs_min, 1, orgs, "the manifest names fewer organisations")
+        if not self.unmaskers_min:
+            return _within("corrupt_max", self.corrupt_max, 0, sites - 1, "the manifest names fewer sites")
         _within("unmaskers_min", self.unmaskers_min, 2, unmaskers, "the manifest names fewer unmasking sites")
         _within("the number of sites that may unmask", unmaskers, 2, 4096, "this is more than a session needs")
-        if self.masks_each:
-            self._check_exposure(sites, unmaskers)
+        return self._check_exposure(sites, unmaskers) if self.masks_each else None
 
     def _check_exposure(self, sites: int, unmaskers: int) -> None:
         """Some honest unmasking site for every site, whichever of them a session leaves out or recovers."""

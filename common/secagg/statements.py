@@ -91,6 +91,8 @@ def check_session(manifest: Manifest, session: SessionRecord) -> None:
         raise Refusal(Code.E_MANIFEST, "Session refused", "it names another manifest", "Use the manifest in force")
     if session.suite != rules.suite:
         raise _outside(f"its suite is {session.suite}, the rules ask for {rules.suite}")
+    if not rules.unmaskers_min:
+        raise _outside("the rules have unmasking sites of no session: only pairwise masks")
     if len(set(chosen)) < len(chosen) or not set(chosen) <= set(manifest.unmaskers):
         raise _outside("its unmasking sites repeat, or the manifest does not let them unmask")
     if len(chosen) < rules.unmaskers_min:

@@ -39,8 +39,10 @@ def trimmed_mean(liars: int) -> Combine:
 
 
 def _only(rows: Rows64) -> Flat64:
-    """Errors: Refusal UPDATE_INVALID for a sum that is not finite."""
-    assert len(rows) == 1  # noqa: S101  # jobs with groups and this rule are refused
+    """Errors: Refusal UPDATE_INVALID for several sums, or for one that is not finite."""
+    if len(rows) != 1:
+        why = "the mean of all sites is one sum, and sums of groups are for rules that vote"
+        raise Refusal(Code.UPDATE_INVALID, f"{len(rows)} sums not combined", why, "Remove aggregation.groups")
     update: Flat64 = rows[0]
     checked(update, update.size)
     return update

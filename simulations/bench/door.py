@@ -8,6 +8,7 @@ import platform
 from contextlib import suppress
 from enum import StrEnum
 from json import dumps
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ import typer
 
 from common import console
 from common.errors import Code, Refusal
+from common.secagg.masks import BITS
 from simulations.bench import secagg as own
 from simulations.bench.chart import draw
 from simulations.bench.rows import Case, Row
@@ -61,6 +63,12 @@ def secagg(
     """
     if full and (d or n or dropout):
         raise Refusal(Code.CONFIG_INVALID, "--full", "it names all sizes itself", "Leave --d, --n and --dropout out")
+    for option, values in (("--dropout", dropout or []), ("--budget", [budget])):
+        if not all(map(isfinite, values)):  # a range of numbers lets NaN through
+            raise Refusal(Code.CONFIG_INVALID, option, "it is no finite number", "Give a number such as 0.1 or 60")
+    if bits not in BITS:
+        known = ", ".join(map(str, BITS))
+        raise Refusal(Code.CONFIG_INVALID, f"--bits {bits}", f"rings are {known} bits wide", "Choose one of these")
     if out is not None:
         refuse_to_overwrite(out)
     grid = (

@@ -30,9 +30,9 @@ CODEC = IntegerCodec(dimension=5, sites_max=8, bits=20)
 class HostileCoordinator(RuleBasedStateMachine):
     """The coordinator of three to six sites does as it likes; the sites' stores are on disk.
 
-    What may never happen, whatever it does: a site masks twice under one number; an unmasking site answers two sets
-    under one number, a set below the quorum, or sets that differ in too few sites; answers that fit each other open
-    anything but the sum of their members.
+    What may never happen, whatever it does: a site masks twice under one number or binding; an unmasking site answers
+    two sets under one number, a set below the quorum, or sets that differ in too few sites; answers that fit each other
+    open anything but the sum of their members.
     """
 
     @initialize(count=st.integers(3, 6), unmaskers=st.integers(2, 3), overlap=st.sampled_from([0, 2, 2]))
@@ -50,6 +50,7 @@ class HostileCoordinator(RuleBasedStateMachine):
         self.sessions = 0
         self.last_set: dict[int, frozenset[int]] = {}  # of each unmasking site, in any session
         self.spent: dict[int, set[bytes]] = {}  # bindings that each unmasking site answered
+        self.used: dict[int, set[bytes]] = {}  # bindings that each site reported under
         self.exchanges: set[bytes] = set()
         self.plain: dict[bytes, np.ndarray] = {}  # vector of each report, by its signature
         self.last_report: dict[int, int] = {}
@@ -107,9 +108,12 @@ class HostileCoordinator(RuleBasedStateMachine):
             keys = federation.keys(number)
             report = mask(federation.stores[site], aggregation, keys, CODEC.encode(vector))
         except Refusal as refusal:
-            self.expect(refusal, Code.E_ROUND, unless=number > self.last_report.get(site, -1))
+            free = number > self.last_report.get(site, -1) and aggregation.binding not in self.used.get(site, ())
+            self.expect(refusal, Code.E_ROUND, Code.E_MODEL, unless=free)
             return
         assert number > self.last_report.get(site, -1)
+        assert aggregation.binding not in self.used.setdefault(site, set())
+        self.used[site].add(aggregation.binding)
         assert report.exchange not in self.exchanges
         self.exchanges.add(report.exchange)
         self.last_report[site] = number

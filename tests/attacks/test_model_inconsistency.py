@@ -89,6 +89,9 @@ def test_one_model_is_summed_once_so_that_a_second_number_gives_no_second_sum():
     """Two sums over one model, of two sets: what differs between them is a few sites' update."""
     federation = Federation.open(5, codec=WIDE)
     federation.opened(federation.collected(0, binding=REAL))
+    with refused(Code.E_MODEL):
+        federation.collected(1, sites=[1, 2, 3], binding=REAL)
+    federation.colluding = True
     state = federation.collected(1, sites=[1, 2, 3], binding=REAL)
     for site in federation.session.unmaskers:
         with refused(Code.E_MODEL):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from client.keystore import SqliteKeyStore
 from client.secagg import enrol, mask, unmask
 from common.errors import Code
 from common.secagg.statements import member_of, verify_total
+from server.enrolment import Opening
 from server.secagg import Collecting
 from tests.attacks.opponents import UNLIKELY, WIDE, chi_square, combination, refused
-from tests.secagg_federation import Federation, signer
+from tests.secagg_federation import Federation, digest, signer
 
 
 def test_a_report_counts_in_its_own_number_and_session_only():
@@ -27,11 +29,47 @@ def test_a_report_counts_in_its_own_number_and_session_only():
         state = Collecting.open(aggregation, later.manifest.ids)
         with refused(Code.E_SIG):
             state.receive(1, altered(report, number=number))
+        later.colluding = True
         others = [later.report(site, aggregation) for site in (2, 3, 4)]
         for place, site in enumerate(later.session.unmaskers):
             members = tuple(member_of(each, place) for each in (altered(report, number=number), *others))
             with refused(Code.E_SIG):
                 unmask(later.stores[site], aggregation, members)
+
+
+def test_a_site_reports_once_under_a_binding_also_to_unmasking_sites_that_know_nothing_of_each_other():
+    """Two sessions of one run with no unmasking site in common: checks of what each has answered bind nothing there.
+
+    So the site itself remembers: two sums over one model, apart in one other site, never both hold its report.
+    """
+    federation = Federation.open(6, codec=WIDE)
+    session, model = federation.session, digest("model")
+    apart = [site for site in federation.manifest.unmaskers if site not in session.unmaskers][:2]
+    federation.opened(federation.collected(sites=[1, 2, 3, 4, 5], binding=model))
+    other = altered(session, sid=bytes([7] * 32), unmaskers=tuple(apart))
+    opening = Opening(federation.manifest, other)
+    for site in apart:
+        opening = opening.receive(site, enrol(federation.stores[site], federation.manifest, other))
+    later = replace(federation, session=other, opening=opening)
+    for site in (1, 2, 3, 4, 5):
+        with refused(Code.E_MODEL):
+            later.report(site, later.aggregation(0, binding=model))
+        assert later.stores[site].last_reported(other.sid) is None
+    later.report(6, later.aggregation(0, binding=model))
+    later.colluding = True  # what the refusal is for: nobody else would notice
+    assert later.opened(later.collected(0, sites=[1, 2, 3, 4], binding=model)).count == 4
+
+
+def test_a_site_reports_in_one_group_of_an_attempt():
+    """Two groups of one attempt with the same site: what differs between their sums is less than a group."""
+    federation = Federation.open(4, codec=WIDE, numbers=6)
+    for number, fits in ((0, True), (1, False), (2, False), (4, True), (3, False), (5, False)):
+        aggregation = replace(federation.aggregation(number), groups=3)
+        if fits:
+            federation.report(1, aggregation)
+            continue
+        with refused(Code.E_ROUND):
+            federation.report(1, aggregation)
 
 
 def test_a_report_is_added_once():

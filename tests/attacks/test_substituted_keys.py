@@ -18,9 +18,11 @@ from client.secagg import masked_report, unmask
 from common.errors import Code
 from common.secagg import RoundSeed
 from common.secagg.keys import encapsulate, public
+from common.secagg.pairwise.keys import Link
 from common.secagg.statements import member_of, sign_keys
 from simulations.bench.flower_round import Relay, play
 from tests.attacks.opponents import FIRST, WIDE, flower_sites, pair_key, refused, state_of, updates
+from tests.pairwise_federation import PairFederation
 from tests.secagg_federation import Federation, signer
 
 
@@ -104,6 +106,23 @@ def test_a_report_under_the_coordinators_keys_is_refused_by_every_unmasking_site
             unmask(federation.stores[site], state.aggregation, (forged, *others))
         with refused(Code.E_KEY):
             unmask(federation.stores[site], state.aggregation, (altered(victim, ciphertext=fresh), *others))
+
+
+def test_pairwise_a_lock_of_the_coordinators_own_masks_nothing():
+    """Post-quantum part of a pair's key, replaced by one that the coordinator knows: X25519 alone would be left.
+
+    A later quantum computer would then open what a recorded attempt masked; so whoever opened the pair seals the lock.
+    """
+    federation = PairFederation.open(5, 4)
+    state = federation.dealt(federation.advertised(federation.attempt()))
+    place, keys = federation.place(federation.attempt()), state.dealt.keys
+    dealt, parcels = state.masks(5), state.incoming(5)
+    for at, parcel in enumerate(parcels):
+        link = Link(context=federation.attempt().context, first=keys[parcel.dealer], second=keys[5], lock=None)
+        own = altered(parcel, lock=link.locked(RoundSeed(os.urandom(32))))
+        with refused(Code.E_KEY):
+            federation.sites[5].mask(*place, dealt, (*parcels[:at], own, *parcels[at + 1 :]))
+    assert federation.revealed(federation.agreed(federation.masked(state))).open(federation.codec).values[0] == 15
 
 
 def test_a_site_cannot_speak_for_another():

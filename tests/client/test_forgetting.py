@@ -54,6 +54,19 @@ def test_the_end_of_a_run_erases_what_is_left_of_its_mask_keys(desk: Desk) -> No
     assert isinstance(desk.ask(site, EnrolOrder(run=RUN, job=desk.job, session=desk.opened(b"n" * 32)[0])), Enrolled)
 
 
+def test_an_agent_that_runs_on_forgets_with_the_first_order_after_a_week(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Must not: keep what opens a recorded report until somebody restarts the agent."""
+    opened = desk.opened()
+    site = opened[0].unmaskers[0]
+    store, now = desk.sessions[site]._store, time.time()
+    assert len(store.seeds(opened[0].sid)) == 16
+    monkeypatch.setattr(time, "time", lambda: now + KEPT_SECONDS + 1.0)
+    desk.ask(site, desk.offer())
+    assert store.seeds(opened[0].sid) == {}
+
+
 def test_a_run_that_never_ended_is_forgotten_after_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = enrolled(tmp_path / "keys")
     store = SqliteKeyStore.open(tmp_path / "keys")

@@ -98,6 +98,15 @@ def test_a_second_order_under_one_number_is_refused_at_no_cost(desk: Desk, chang
     assert desk.charges(1) == RESERVED
 
 
+def test_the_same_attempt_in_another_session_is_refused_at_no_cost_and_the_next_one_is_not(desk: Desk) -> None:
+    """Must not: pay for, and give, a second report that could be summed with other sites than the first."""
+    assert isinstance(desk.ask(1, desk.work_order()), Reported)
+    opened = desk.opened(bytes([1] * 32))
+    assert code_of(desk.ask(1, desk.work_order(opened=opened, number=1))) == "E_MODEL"
+    assert desk.charges(1) == RESERVED
+    assert isinstance(desk.ask(1, desk.work_order(opened=opened, number=2, attempt=1)), Reported)
+
+
 def test_a_ledger_that_lacks_an_acknowledged_entry_is_not_used(desk: Desk) -> None:
     order = desk.work_order(heads=(Head(site=2, head=bytes(32)), Head(site=1, head=bytes([1]) * 32)))
     assert code_of(desk.ask(1, order)) == "LEDGER_ROLLED_BACK"

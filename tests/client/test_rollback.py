@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from client.door import app
 from client.holding import ledger_path
+from client.keystore import SqliteKeyStore
 from client.session import open_session
 from client.site import read_site
 from common.errors import Code, Refusal
@@ -146,3 +147,17 @@ def test_damaged_heads_are_no_reason_to_know_none(tmp_path: Path, damage: bytes)
     with pytest.raises(Refusal, match="rolled back would go unseen") as refused:
         known_heads(tmp_path / "heads.json", "clinics")
     assert refused.value.code is Code.CONFIG_INVALID
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied"])
+def test_a_store_that_was_lost_is_not_begun_anew_also_where_the_site_never_trained(tmp_path: Path, how: str) -> None:
+    """A site that only unmasks has no ledger to tell by; its lock says that there was a memory. A new folder is new."""
+    SqliteKeyStore.create(tmp_path / "keys").close()
+    SqliteKeyStore.open(tmp_path / "keys").close()
+    for file in (tmp_path / "keys").glob("state.sqlite*"):
+        file.unlink() if how == "deleted" else file.write_bytes(b"")
+    with pytest.raises(Refusal, check=lambda error: error.code is Code.FILE_MISSING):
+        SqliteKeyStore.open(tmp_path / "keys")
+    (tmp_path / "new").mkdir(mode=0o700)
+    shutil.copy(tmp_path / "keys" / "identity", tmp_path / "new" / "identity")
+    SqliteKeyStore.open(tmp_path / "new").close()

@@ -115,6 +115,7 @@ def test_a_site_that_trained_one_model_does_not_unmask_another():
 def test_one_binding_is_opened_once_in_any_session():
     federation = Federation.open(4)
     federation.opened(federation.collected(binding=digest("model")))
+    federation.colluding = True
     for later, number in ((federation, 1), (None, 0)):
         later = later or federation.again(OTHER)
         state = later.collected(number, binding=digest("model"))
@@ -124,9 +125,12 @@ def test_one_binding_is_opened_once_in_any_session():
 
 
 def test_a_round_that_nobody_answered_may_be_repeated():
+    """As another attempt at it, with a binding of its own: no site reports under one binding twice."""
     federation = Federation.open(4)
-    federation.collected(binding=digest("model"))
-    assert federation.opened(federation.collected(1, binding=digest("model"))).count == 4
+    federation.collected(binding=digest("model", "attempt 0"))
+    with refused(Code.E_MODEL):
+        federation.collected(1, binding=digest("model", "attempt 0"))
+    assert federation.opened(federation.collected(2, binding=digest("model", "attempt 1"))).count == 4
 
 
 def test_sets_that_differ_in_too_few_sites_are_refused():
@@ -149,6 +153,7 @@ def test_sets_of_groups_are_held_against_the_whole_attempt_before():
     Must not: let go of a set because other groups of the attempt were answered before.
     """
     federation = Federation.open(9, rules=replace(RULES, overlap_min=2), numbers=9)
+    federation.colluding = True  # they report in several groups of an attempt
 
     def answer(number: int, sites: list[int]) -> None:
         aggregation = replace(federation.aggregation(number), groups=3)

@@ -137,6 +137,19 @@ def test_a_report_of_one_group_cannot_be_summed_with_another(desk: Desk) -> None
     assert 1 not in gathered.sites
 
 
+def test_a_number_for_a_group_that_the_task_has_not_is_refused_at_no_cost(desk: Desk) -> None:
+    """Counts are one sum: a second group of them would be a second answer to the same question."""
+    for number, task, fits in (
+        (1, "evaluate", False),
+        (2, "evaluate", False),
+        (0, "evaluate", True),
+        (4, "train", True),
+    ):
+        reply = desk.ask(1, desk.work_order(opened=desk.opened(), number=number, task=task))
+        assert isinstance(reply, Reported) if fits else code_of(reply) == "E_ROUND"
+    assert desk.charges(1) == ["OPEN", *["RESERVE", "SETTLE"] * 2]
+
+
 @pytest.mark.parametrize("strategy", ["median", "trimmed-mean"])
 def test_one_lying_site_does_not_move_the_model_past_the_honest(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

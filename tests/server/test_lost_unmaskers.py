@@ -238,3 +238,23 @@ def test_a_quarrel_over_shares_costs_both_their_place(tmp_path: Path) -> None:
     assert gathered.notes.refused == {1: Code.E_SHARE, 3: Code.E_SHARE}
     assert not {1, 3} & set(unmaskers(attempts))
     close(desk)
+
+
+def test_a_holder_caught_with_a_false_share_unmasks_no_more_while_others_can(tmp_path: Path) -> None:
+    """Must: go on summing what it reports. Must not: count on its shares again, however well it behaves in between."""
+    desk = world(7, 5, 1, tmp_path)
+    attempts = begun(desk)
+    liar, lost = unmaskers(attempts)[0], unmaskers(attempts)[1]
+    lying = forged(desk, RecoverOrder, false_share, liar)
+
+    def line(site: int, order: AnyOrder, answer: Callable[[], bytes]) -> bytes | None:
+        return None if isinstance(order, UnmaskOrder) and site == lost else lying(site, order, answer)
+
+    caught = attempts.next(line)
+    assert caught.notes.refused[liar] in (Code.E_SHARE, Code.E_SIG)
+    for _ in range(6):
+        gathered = attempts.next()
+        assert gathered.failure is None
+        assert liar in gathered.sites
+        assert liar not in unmaskers(attempts)
+    close(desk)

@@ -11,8 +11,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from msgspec.structs import replace as altered
 
 from common.errors import Code, Refusal
+from common.frames import pack
 from common.secagg.keys import RoundSeed, agree, decapsulate, encapsulate, public
 from common.secagg.pairwise.wire import Lock, PairKeys, PairParcel
 from common.secagg.shamir import SHARE_BYTES, commitment
@@ -22,6 +24,7 @@ _SELF = b"pairwise-v1/self\0"
 _PAD = b"pairwise-v1/pad\0"
 _LOCK = b"pairwise-v1/lock\0"
 _BOX = b"pairwise-v1/box\0"
+_PARCEL = b"pairwise-v1/parcel\0"
 _NONCE = bytes(12)  # a parcel's key seals nothing else
 _UNSIGNED = bytes(64)
 
@@ -118,37 +121,72 @@ class Held:
     pair: bytes = field(repr=False)
 
 
-def sealed(context: bytes, dealer: PairKeys, box: RoundSeed, holder: PairKeys, held: Held) -> PairParcel:
-    """The dealer's shares for one holder, still without lock. box: the dealer's. Errors: Refusal E_KEY."""
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """From a dealer to a holder of its shares, under the keys that whoever uses it was shown of both."""
+
+    context: bytes
+    dealer: PairKeys
+    holder: PairKeys
+
+    def commitment(self, share: bytes) -> bytes:
+        """The commitment to a share that goes this way."""
+        return share_commitment(self.context, self.dealer.site, self.holder.site, share)
+
+    def box_key(self, ciphertext: bytes | None, shared: bytes) -> bytes:
+        """What shares are sealed with, from the secrets that both ends agree on."""
+        tail = b"" if ciphertext is None else hashlib.sha256(ciphertext).digest()
+        ends = _ids(self.dealer.site, self.holder.site) + self.dealer.box_exchange + self.holder.box_exchange
+        return _hkdf(shared, self.context, _BOX + ends + tail)
+
+    def bound(self, lock: Lock | None, commitments: tuple[bytes, bytes]) -> bytes:
+        """What is authenticated with the shares: ctx, all that both advertised, the lock, the commitments.
+
+        So nobody on the way can give a holder another lock, whose secret he knows, or other keys than the dealer saw.
+        """
+        advertised = b"".join(_digest_of(each) for each in (self.dealer, self.holder))
+        locked = bytes(32) if lock is None else hashlib.sha256(lock.ciphertext + lock.pad).digest()
+        return _PARCEL + self.context + advertised + locked + b"".join(commitments)
+
+
+def sealed(way: Way, box: RoundSeed, held: Held, lock: Lock | None) -> PairParcel:
+    """The dealer's shares for one holder. box: the dealer's. Errors: Refusal E_KEY."""
+    dealer, holder = way.dealer, way.holder
     shared, ciphertext = agree(box.exchange, holder.box_exchange), None
     if holder.box_kem is not None:
         secret, ciphertext = encapsulate(holder.box_kem)
         shared += secret
-    key = _box_key(context, dealer, holder, ciphertext, shared)
+    own, pair = way.commitment(held.own), way.commitment(held.pair)
     return PairParcel(
         dealer=dealer.site,
         holder=holder.site,
         ciphertext=ciphertext,
-        lock=None,
-        self_commitment=share_commitment(context, dealer.site, holder.site, held.own),
-        pair_commitment=share_commitment(context, dealer.site, holder.site, held.pair),
-        body=AESGCM(key).encrypt(_NONCE, held.own + held.pair, None),
+        lock=lock,
+        self_commitment=own,
+        pair_commitment=pair,
+        body=AESGCM(way.box_key(ciphertext, shared)).encrypt(
+            _NONCE, held.own + held.pair, way.bound(lock, (own, pair))
+        ),
     )
 
 
-def opened(context: bytes, dealer: PairKeys, holder: PairKeys, box: RoundSeed, parcel: PairParcel) -> Held:
-    """The shares in a parcel. box: the holder's. Errors: Refusal E_SHARE, E_KEY: not what its dealer committed to."""
-    shared = agree(box.exchange, dealer.box_exchange)
+def opened(way: Way, box: RoundSeed, parcel: PairParcel) -> Held:
+    """The shares in a parcel. box: the holder's.
+
+    Errors: Refusal E_KEY (not what this dealer sealed for this holder), E_SHARE (not what it committed to).
+    """
+    shared = agree(box.exchange, way.dealer.box_exchange)
     if parcel.ciphertext is not None:
         shared += decapsulate(box.kem, parcel.ciphertext)
+    commitments = (parcel.self_commitment, parcel.pair_commitment)
+    key, bound = way.box_key(parcel.ciphertext, shared), way.bound(parcel.lock, commitments)
     try:
-        plain = AESGCM(_box_key(context, dealer, holder, parcel.ciphertext, shared)).decrypt(_NONCE, parcel.body, None)
+        plain = AESGCM(key).decrypt(_NONCE, parcel.body, bound)
     except InvalidTag:
-        raise _share_refused("it was not sealed for this site") from None
+        raise _refused(Code.E_KEY, "it is not what its dealer sealed for this site") from None
     held = Held(own=plain[:SHARE_BYTES], pair=plain[SHARE_BYTES:])
-    found = tuple(share_commitment(context, dealer.site, holder.site, each) for each in (held.own, held.pair))
-    if found != (parcel.self_commitment, parcel.pair_commitment):
-        raise _share_refused("a share is not the one that its dealer committed to")
+    if (way.commitment(held.own), way.commitment(held.pair)) != commitments:
+        raise _refused(Code.E_SHARE, "a share is not the one that its dealer committed to")
     return held
 
 
@@ -167,10 +205,9 @@ def self_key(context: bytes, site: int, own: bytes) -> bytes:
     return _hkdf(own, context, _SELF + _ids(site, site))
 
 
-def _box_key(context: bytes, dealer: PairKeys, holder: PairKeys, ciphertext: bytes | None, shared: bytes) -> bytes:
-    tail = b"" if ciphertext is None else hashlib.sha256(ciphertext).digest()
-    ends = _ids(dealer.site, holder.site) + dealer.box_exchange + holder.box_exchange
-    return _hkdf(shared, context, _BOX + ends + tail)
+def _digest_of(keys: PairKeys) -> bytes:
+    """Of all that a site advertised but the signature over it."""
+    return hashlib.sha256(pack(altered(keys, signature=_UNSIGNED))).digest()
 
 
 def _ids(first: int, second: int) -> bytes:
@@ -185,5 +222,5 @@ def _hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
     return HKDF(SHA256(), 32, salt, info).derive(secret)
 
 
-def _share_refused(why: str) -> Refusal:
-    return Refusal(Code.E_SHARE, "Parcel refused", why, "Leave its dealer out")
+def _refused(code: Code, why: str) -> Refusal:
+    return Refusal(code, "Parcel refused", why, "Leave its dealer out")

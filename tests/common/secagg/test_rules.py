@@ -83,3 +83,21 @@ def test_a_manifest_without_shares_is_spelled_as_before_and_one_with_them_is_rea
     for manifest in (plain, sharing):
         assert parse_manifest(sealed(manifest, governance), governance.public) == manifest
     assert plain.digest != sharing.digest
+
+
+ALONE = {"unmaskers_min": 0, "quorum_min": 2, "orgs_min": 1, "sites_max": 300, "overlap_min": 0}
+
+
+def test_rules_for_pairwise_masks_alone_bound_corruption_by_the_sites_and_survive_the_file():
+    made = manifest_of(120, Rules(**ALONE, corrupt_max=100))
+    assert parse_manifest(sealed(made, signer("governance")), signer("governance").public) == made
+    with pytest.raises(Refusal, match="corrupt_max = 100 refused"):
+        manifest_of(100, Rules(**ALONE, corrupt_max=100))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"corrupt_max": 300}, {"corrupt_max": -1}, {"lost_max": 1}, {"shares_min": 2}, {"masks_each": 2}], ids=str
+)
+def test_rules_for_pairwise_masks_alone_have_nothing_of_unmasking_sites(wrong):
+    with pytest.raises(Refusal, check=lambda error: error.code is Code.E_MANIFEST):
+        Rules(**{**ALONE, "corrupt_max": 1, **wrong})

@@ -200,6 +200,28 @@ def test_under_the_other_protocol_nothing_of_this_one_is_answered(tmp_path: Path
     assert gathered.charges == {}
 
 
+def test_a_job_with_groups_is_refused_by_the_sites_too_before_any_charge(desk: Desk, attempts: Attempts) -> None:
+    """A coordinator that skips its own check: sites know one sum an attempt, and would be told of several."""
+    job = replace(desk.work.job, aggregation=replace(desk.work.job.aggregation, groups=2))
+    before = desk.charges(1)
+    attempts.next()
+    order = next(order for site, order in attempts.seen if isinstance(order, AdvertiseOrder))
+    session = altered(order.session, sid=bytes([5] * 32), job=job.digest())
+    asked = altered(order, job=job.to_bytes(), session=session, attempt=1)
+    assert code_of(desk.ask(1, asked)) == "E_POLICY"
+    assert len(desk.charges(1)) - len(before) == 2
+
+
+def test_an_attempt_in_another_session_is_refused_at_no_cost(desk: Desk, attempts: Attempts) -> None:
+    """One report a binding: a site lost to an attempt is not asked for the same one again under another name."""
+    attempts.next()
+    before = desk.charges(1)
+    order = next(order for site, order in attempts.seen if isinstance(order, AdvertiseOrder))
+    session = altered(order.session, sid=bytes([6] * 32))
+    assert code_of(desk.ask(1, altered(order, session=session))) == "E_MODEL"
+    assert desk.charges(1) == before
+
+
 def test_a_repeated_order_gets_the_same_bytes_and_is_charged_once(desk: Desk, attempts: Attempts) -> None:
     def twice(site: int, order: AnyOrder, answer: Callable[[], bytes]) -> bytes | None:
         first = answer()
@@ -224,6 +246,15 @@ def test_a_site_whose_policy_names_alm_alone_refuses_before_any_charge(tmp_path:
     desk.sessions[1] = open_session(desk.federation.sites[0].settings)
     assert code_of(desk.ask(1, desk.offer())) == "POLICY_SECAGG"
     desk.sessions[1].close()
+
+
+def test_under_rules_without_unmasking_sites_a_job_of_the_other_protocol_is_refused(desk: Desk) -> None:
+    manifest, job = desk.work.manifest, desk.work.job
+    alone = replace(manifest, rules=replace(manifest.rules, unmaskers_min=0, lost_max=0, shares_min=0, corrupt_max=1))
+    assert prepared(job, alone) == job
+    with pytest.raises(Refusal, match="no site unmasks") as refused:
+        prepared(replace(job, aggregation=replace(job.aggregation, protocol="alm")), alone)
+    assert refused.value.code is Code.JOB_INVALID
 
 
 def test_a_job_whose_quorum_pairwise_masks_cannot_keep_is_refused(desk: Desk) -> None:

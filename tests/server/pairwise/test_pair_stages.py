@@ -7,7 +7,7 @@ from msgspec.structs import replace as altered
 
 from common.errors import Code, Refusal
 from common.secagg.pairwise.attempt import sign_keys
-from common.secagg.pairwise.keys import Held, sealed
+from common.secagg.pairwise.keys import Held, Way, sealed
 from server.pairwise.stages import Advertising, Agreeing, Dealing, Masking
 from tests.pairwise_federation import PairFederation
 from tests.secagg_federation import signer
@@ -120,8 +120,8 @@ def test_a_dealer_whose_shares_rebuild_nothing_is_named(federation):
     place = federation.place(state.attempt)
     liar = federation.sites[1]._stage
     honest, zero = liar.deal(state.peers(1)).parcels, Held(own=bytes(33), pair=bytes(33))
-    boxes = [sealed(state.attempt.context, liar.keys, liar.secrets.box, state.keys[p.holder], zero) for p in honest]
-    false = tuple(altered(box, lock=parcel.lock) for box, parcel in zip(boxes, honest, strict=True))
+    ways = [Way(context=state.attempt.context, dealer=liar.keys, holder=state.keys[p.holder]) for p in honest]
+    false = tuple(sealed(way, liar.secrets.box, zero, parcel.lock) for way, parcel in zip(ways, honest, strict=True))
     federation.sites[1].deal(*place, state.peers(1))
     state = state.receive(1, false)
     for site in (2, 3, 4, 5):

@@ -14,9 +14,12 @@ from common.errors import Code, Refusal
 from common.randomness import ReplayEntropy
 from common.secagg import IntegerCodec, RangeCodec, Rules
 from common.secagg.masks import unpack
+from common.secagg.pairwise.strength import exposure
+from common.secagg.statements import check_session
+from common.secagg.wire import SessionRecord
 from server.secagg import Collecting
 from tests.pairwise_federation import RULES, PairFederation
-from tests.secagg_federation import Federation
+from tests.secagg_federation import JOB, Federation
 from tests.server.chi_square import chi_square
 
 STAGES = ("advertise", "deal", "mask", "agree", "reveal")
@@ -62,6 +65,22 @@ def test_in_a_sparse_graph_the_sum_is_exact_with_a_tenth_lost_over_all_stages():
     revealing = federation.losing(**lost).played(attempt)
     assert set(revealing.survivors) == set(range(1, 141)) - set(range(20, 29))
     assert revealing.open(federation.codec).values[0] == sum(revealing.survivors)
+
+
+def test_a_manifest_for_pairwise_masks_alone_counts_on_more_corrupt_sites_than_a_session_has_unmasking_ones():
+    """Must: 80 of 240 corrupt, with the graph that this takes. Must not: serve sessions of unmasking sites."""
+    rules = Rules(unmaskers_min=0, quorum_min=2, orgs_min=1, sites_max=300, corrupt_max=80, overlap_min=0, suite=1)
+    federation = PairFederation.open(240, 230, rules=rules, codec=IntegerCodec(dimension=5, sites_max=300))
+    few = replace(rules, unmaskers_min=8, corrupt_max=7)
+    less = PairFederation.open(240, 230, rules=few, codec=federation.codec).attempt().shape
+    attempt = federation.attempt()
+    assert (attempt.shape.degree, attempt.shape.threshold) > (less.degree, less.threshold)
+    assert exposure(240, 80, attempt.shape) <= -40
+    site = SessionRecord(
+        sid=bytes(32), manifest=federation.manifest.digest, job=JOB, unmaskers=(1, 2), first=0, count=1, suite=1
+    )
+    with pytest.raises(Refusal, match="only pairwise masks"):
+        check_session(federation.manifest, site)
 
 
 @pytest.mark.parametrize("suite", [1, 2])

@@ -54,3 +54,13 @@ def test_too_few_groups_are_refused(rule: str) -> None:
 def test_a_promise_must_be_made(settings: dict[str, float]) -> None:
     with pytest.raises(Refusal):
         strategy("median", **settings)
+
+
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_the_one_sum_is_taken_and_several_are_refused(count: int) -> None:
+    """Must not: take the first group's sum for that of all, also where Python leaves assertions out."""
+    combine = strategy("fedavg").combine
+    assert combine.apply(np.ones((1, 3))).tolist() == [1.0] * 3
+    with pytest.raises(Refusal, match="for rules that vote") as caught:
+        combine.apply(np.ones((count, 3)))
+    assert caught.value.code is Code.UPDATE_INVALID

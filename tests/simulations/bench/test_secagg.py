@@ -60,6 +60,21 @@ def test_without_json_it_prints_a_table_and_a_filled_folder_is_refused(tmp_path)
     assert "unmasking" in printed
 
 
+@pytest.mark.parametrize("words", [("--dropout", "nan"), ("--budget", "nan"), ("--budget", "inf")])
+def test_a_share_or_budget_that_is_no_finite_number_is_refused(words):
+    code, printed = run("secagg", "--d", "100", "--n", "4", "--json", *words)
+    assert code == 3
+    assert json.loads(printed.splitlines()[-1])["refusal"]["code"] == "CONFIG_INVALID"
+
+
+@pytest.mark.parametrize("bits", ["0", "-1", "17", "64"])
+def test_a_width_that_no_ring_has_is_refused_by_its_name_before_anything_is_measured(bits):
+    code, printed = run("secagg", "--d", "100", "--n", "4", "--json", "--bits", bits)
+    refusal = json.loads(printed.splitlines()[-1])["refusal"]
+    assert (code, refusal["code"], refusal["what"]) == (3, "CONFIG_INVALID", f"--bits {bits}")
+    assert "16, 20, 24, 28, 32" in refusal["why"]
+
+
 def test_lost_sites_are_spread_and_counted():
     case = Case(d=1, n=100, dropout=0.3)
     assert (len(case.lost), case.reporting) == (30, 70)

@@ -14,7 +14,7 @@ from msgspec.structs import replace as altered
 from common.errors import Code, Refusal
 from common.secagg.keys import RoundSeed
 from common.secagg.masks import Ring, add_masks, reduce
-from common.secagg.pairwise.keys import Held, Link, Secrets, opened, sealed, self_digest, self_key
+from common.secagg.pairwise.keys import Held, Link, Secrets, Way, opened, sealed, self_digest, self_key
 from common.secagg.pairwise.masking import apply, sides
 
 CONTEXT = bytes(range(32))
@@ -72,34 +72,66 @@ def test_another_context_end_or_lock_gives_another_key(suite):
     assert len(found) == len(changed)
 
 
+def way_of(link: Link) -> Way:
+    return Way(context=CONTEXT, dealer=link.first, holder=link.second)
+
+
 @pytest.mark.parametrize("suite", [1, 2])
 def test_a_parcel_opens_at_its_holder_alone(suite):
     first, second, link = pair(suite)
-    parcel = sealed(CONTEXT, link.first, first.box, link.second, HELD)
-    assert opened(CONTEXT, link.first, link.second, second.box, parcel) == HELD
+    way = way_of(link)
+    parcel = sealed(way, first.box, HELD, link.lock)
+    assert opened(way, second.box, parcel) == HELD
     assert HELD.own not in parcel.body
-    for context, dealer, box in (
-        (bytes(32), link.first, second.box),
-        (CONTEXT, altered(link.first, site=3), second.box),
-        (CONTEXT, link.first, second.pair),
+    for other, box in (
+        (replace(way, context=bytes(32)), second.box),
+        (replace(way, dealer=altered(link.first, site=3)), second.box),
+        (way, second.pair),
     ):
-        with refused(Code.E_SHARE):
-            opened(context, dealer, link.second, box, parcel)
+        with refused(Code.E_KEY):
+            opened(other, box, parcel)
 
 
 CHANGES = {
     "body": lambda p: altered(p, body=bytes(82)),
     "commitment of its own mask": lambda p: altered(p, self_commitment=p.pair_commitment),
     "commitment of its pair seed": lambda p: altered(p, pair_commitment=p.self_commitment),
+    "no lock": lambda p: altered(p, lock=None),
+    "pad of its lock": lambda p: altered(p, lock=altered(p.lock, pad=bytes(32))),
+    "ciphertext of its lock": lambda p: altered(p, lock=altered(p.lock, ciphertext=bytes(1088))),
+    "ciphertext": lambda p: altered(p, ciphertext=bytes(1088)),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_parcel_that_is_not_what_its_dealer_committed_to_is_refused(change):
+def test_a_parcel_that_was_changed_on_the_way_is_refused(change):
     first, second, link = pair(2)
-    parcel = sealed(CONTEXT, link.first, first.box, link.second, HELD)
+    parcel = sealed(way_of(link), first.box, HELD, link.lock)
+    with refused(Code.E_KEY):
+        opened(way_of(link), second.box, change(parcel))
+
+
+@pytest.mark.parametrize("end", ["dealer", "holder"])
+@pytest.mark.parametrize("name", ["exchange", "kem", "box_kem", "seed", "self_digest", "number"])
+def test_a_parcel_is_locked_to_all_that_both_ends_advertised(end, name):
+    """Must: a holder that was shown other keys of its dealer, or showed it others, has no share of it."""
+    first, second, link = pair(2)
+    parcel, way = sealed(way_of(link), first.box, HELD, link.lock), way_of(link)
+    keys = getattr(way, end)
+    value = getattr(keys, name)
+    other = altered(keys, **{name: value + 1 if isinstance(value, int) else bytes([7]) * len(value)})
+    with refused(Code.E_KEY):
+        opened(replace(way, **{end: other}), second.box, parcel)
+
+
+def test_shares_that_their_dealer_did_not_commit_to_are_refused(monkeypatch):
+    """A dealer that lies to itself: sealed as it should be, with commitments to something else."""
+    first, second, link = pair(2)
+    with monkeypatch.context() as lying:
+        lying.setattr(Way, "commitment", lambda way, share: bytes(32))
+        parcel = sealed(way_of(link), first.box, HELD, link.lock)
     with refused(Code.E_SHARE):
-        opened(CONTEXT, link.first, link.second, second.box, change(parcel))
+        opened(way_of(link), second.box, parcel)
 
 
 def test_secrets_shares_and_what_follows_from_them_do_not_print():
