@@ -23,6 +23,7 @@ from server.cohort import FINAL, wait_for
 from server.gathering import Questions, Sites
 from server.job import read_job
 from server.ledgers import keep_heads, known_heads
+from server.own_ledger import own_ledger
 from server.progress import Progress, be_alone
 from server.protocols import sums_of
 from server.records import signed_record, write_record
@@ -136,17 +137,19 @@ def run_job(work: Work, questions: Questions, settings: RunSettings, pause: floa
         progress.begun(task, newest)
 
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
-    table = Table(work.job, work, chosen, aggregator, questions.sites.present, begin, save)
     save(state)
-    while (step := _next_step(work.job, state)) is not None:
-        state = step(table, state)
-        save(state)
+    with own_ledger(work, run_id, settings.federation, questions.signer) as own:
+        table = Table(work.job, work, chosen, aggregator, questions.sites.present, begin, save, own)
+        while (step := _next_step(work.job, state)) is not None:
+            state = step(table, state)
+            save(state)
+        central = own.lines()
     state = replace(state, seconds=before + time.monotonic() - begun)
     progress.closing()
     earlier = Before(heads=known, answers=earlier_answers(work, settings.result) if settings.resume else ())
     found = collect(work, questions, run_id, state, before=earlier, pause=pause)
     keep_heads(settings.heads, work.job.dataset, found.state.heads)
-    record = signed_record(record_of(work, run_id, found), questions.signer)
+    record = signed_record(replace(record_of(work, run_id, found), central=central), questions.signer)
     if settings.resume:
         make_room(settings.result)
     write_record(settings.result, record)

@@ -29,6 +29,7 @@ class Record:
     run      the content of run.json
     rounds   one object a round
     ledgers  public lines of each site's ledger, by site name
+    central  public lines of the coordinator's own ledger, where it adds noise
     """
 
     run: Mapping[str, Any]
@@ -36,6 +37,7 @@ class Record:
     layout: Layout
     parameters: NDArray[np.float32]
     ledgers: Mapping[str, bytes]
+    central: bytes | None = None
 
     @property
     def model(self) -> bytes:
@@ -59,6 +61,8 @@ def write_record(folder: Path, record: Record) -> None:
     _write(part / "run.json", json.dumps(record.run, indent=2, sort_keys=True).encode() + b"\n")
     _write(part / "rounds.jsonl", b"".join(json.dumps(row, sort_keys=True).encode() + b"\n" for row in record.rounds))
     _write(part / "model.safetensors", record.model)
+    if record.central is not None:
+        _write(part / "coordinator.jsonl", record.central)
     for site, lines in record.ledgers.items():
         _write(part / "ledgers" / f"{site}.jsonl", lines)
     if folder.exists():

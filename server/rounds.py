@@ -19,8 +19,9 @@ from server.aggregation import Gathered
 from server.checkpoints import State
 from server.cohort import FINAL, wait_for
 from server.evaluation import evaluation_of
+from server.own_ledger import OwnLedger
 from server.protocols import Sums
-from server.site_level import due, site_updates
+from server.site_level import due
 from server.strategies.strategy import Strategy
 
 FADING = 0.8  # weight of a round's estimate in the next round's smoothed one
@@ -35,6 +36,7 @@ class Table:
 
     begin  puts on disk that an attempt is under way, so that one cut by a crash counts as spent
     save   puts a state on disk; no attempt is then under way
+    own    accounts for the noise that the coordinator adds
     """
 
     job: Job
@@ -44,6 +46,7 @@ class Table:
     present: Callable[[], frozenset[int]]
     begin: Callable[[Task], None]
     save: Callable[[State], None]
+    own: OwnLedger
 
 
 def play(table: Table, state: State) -> State:
@@ -56,7 +59,7 @@ def play(table: Table, state: State) -> State:
     if gathered.failure:
         raise _no_sum(table, state, number, gathered.failure, refusals)
     if table.job.privacy.by_site:
-        updates, state = site_updates(table.work, gathered.parts, state, number)
+        updates, state = table.own.updates(table.work, gathered.parts, state, number)
     else:
         updates = np.stack([update_of(table.work, part.sum, part.sites) for part in gathered.parts])
     memory, change = table.strategy.step.apply(state.memory, table.strategy.combine.apply(updates))

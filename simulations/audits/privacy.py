@@ -8,6 +8,7 @@ from typing import Any
 
 from common.privacy.claims import claim_of
 from simulations.audits.accounts import Account, Cost, books_of, cost_of, members_of
+from simulations.audits.central import unaccounted
 from simulations.audits.intervals import Verdict
 from simulations.audits.models import unlike_the_ledgers
 from simulations.audits.problems import Finding
@@ -53,6 +54,7 @@ def audit(run: Run, anchors: Anchors = NOTHING) -> dict[str, Any]:
         *uncharged(run, accounts),
         *thin(run, terms),
         *unlike_the_ledgers(run, work, accounts),
+        *unaccounted(run, work),
         *compare_plans(run, work, accounts),
         *exceeded(priced, terms),
         *understated(run, priced),

@@ -25,6 +25,7 @@ class Run:
     rounds   rounds.jsonl, in order
     ledgers  public ledger of each site by name, as bytes; a site whose file is missing is missing here
     model    content of model.safetensors; None if the file is missing
+    central  coordinator.jsonl, its own ledger; None where there is none
     The forms that `shape.py` names are checked, and nothing else is.
     """
 
@@ -33,6 +34,7 @@ class Run:
     rounds: tuple[Mapping[str, Any], ...]
     ledgers: Mapping[str, bytes] = field(repr=False)
     model: bytes | None = field(default=None, repr=False)
+    central: bytes | None = field(default=None, repr=False)
 
     @property
     def sites(self) -> list[str]:
@@ -57,13 +59,14 @@ def read_run(folder: Path) -> Run:
     lines = _text(folder / "rounds.jsonl").splitlines()
     rounds = tuple(_round(line, f"rounds.jsonl, line {i}") for i, line in enumerate(lines, 1) if line.strip())
     files = sorted((folder / "ledgers").glob("*.jsonl"))
-    model = folder / "model.safetensors"
+    model, central = folder / "model.safetensors", folder / "coordinator.jsonl"
     return Run(
         folder=folder,
         facts=facts,
         rounds=rounds,
         ledgers={file.stem: _content(file) for file in files},
         model=_content(model) if model.exists() else None,
+        central=_content(central) if central.exists() else None,
     )
 
 
@@ -87,7 +90,8 @@ def digest_of(value: object) -> str | None:
 
 def artifacts(run: Run) -> list[dict[str, Any]]:
     """Name, size in bytes and SHA-256 of every file that the run itself wrote."""
-    names = ["run.json", "rounds.jsonl", "model.safetensors", *(f"ledgers/{name}.jsonl" for name in run.ledgers)]
+    names = ["run.json", "rounds.jsonl", "model.safetensors", "coordinator.jsonl"]
+    names += [*(f"ledgers/{name}.jsonl" for name in run.ledgers)]
     found = [(name, run.folder / name) for name in names if (run.folder / name).is_file()]
     return [
         {"name": name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

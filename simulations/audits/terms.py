@@ -125,11 +125,11 @@ def _unlike_the_job(work: Work, plans: Iterable[MechanismPlan]) -> Iterator[Find
             yield Finding(Problem.JOB_MISMATCH, "", f"for {signed[0].partition}, its job leads to more plans")
         for plan in signed:
             asked = wanted[0] if _inner(plan) else wanted[-1]
-            if unlike := _unlike(plain(asked), plain(plan)):
-                yield Finding(Problem.JOB_MISMATCH, "", f"for {plan.partition}, {unlike}")
+            if told := unlike(plain(asked), plain(plan)):
+                yield Finding(Problem.JOB_MISMATCH, "", f"for {plan.partition}, {told}")
 
 
-def _unlike(asked: Mapping[str, Any], signed: Mapping[str, Any]) -> str:
+def unlike(asked: Mapping[str, Any], signed: Mapping[str, Any]) -> str:
     """Which settings of the plan differ, in words; empty if none does."""
     names = [name for name in asked if name not in _FOUND and asked[name] != signed[name]]
     told = ", ".join(f"{name} {asked[name]} instead of {signed[name]}" for name in names)

@@ -28,6 +28,8 @@ STATE = State(
     evaluated=1,
     evaluation={"counts": [[[1, 2]]]},
     seconds=3.5,
+    clip=0.75,
+    noise=np.array([[0.5, -0.25, 3.0], [1e-9, 2.0, 0.0]]),
 )
 
 
@@ -35,9 +37,10 @@ def same(one: State, two: State) -> bool:
     plain = all(
         getattr(one, each.name) == getattr(two, each.name)
         for each in fields(State)
-        if each.name not in ("parameters", "memory")
+        if each.name not in ("parameters", "memory", "noise")
     )
     arrays = one.parameters.tobytes() == two.parameters.tobytes() and one.memory.keys() == two.memory.keys()
+    arrays = arrays and np.array_equal(one.noise, two.noise)
     return plain and arrays and all(np.array_equal(one.memory[key], two.memory[key]) for key in one.memory)
 
 

@@ -17,6 +17,7 @@ from common.parameters import flatten
 from common.work import model_of
 from server.aggregation import Aggregator
 from server.checkpoints import State
+from server.own_ledger import OwnLedger
 from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
 from simulations.world import simulate
@@ -45,7 +46,16 @@ class Play:
         job = desk.work.job
         aggregator = Aggregator(questions_of(desk, self.lines), desk.work, RUN)
         chosen = strategy(job.aggregation.strategy, **job.aggregation.settings)
-        self.table = Table(job, desk.work, chosen, aggregator, self.lines.present, self.begun.append, self.saved.append)
+        self.table = Table(
+            job,
+            desk.work,
+            chosen,
+            aggregator,
+            self.lines.present,
+            self.begun.append,
+            self.saved.append,
+            OwnLedger(None, bytes(16)),
+        )
         parameters = flatten(model_of(job))
         self.state = State(parameters=parameters, memory=dict(chosen.step.init(parameters.size)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import server.site_level
 from common.errors import Refusal
 from common.messages import AnyReply, Reported
+from common.privacy.entries import Kind, verify_public
 from common.secagg.codec import Sum
 from common.secagg.manifest import Manifest, SiteEntry
 from common.work import Work, work_of
@@ -22,6 +24,7 @@ from server.aggregation import Part
 from server.checkpoints import State, load_checkpoint
 from server.coordinator import run_job
 from server.job import prepared
+from server.own_ledger import own_ledger
 from server.site_level import due, site_updates
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
@@ -118,6 +121,36 @@ def test_without_the_coordinators_noise_its_model_would_be_another(
     monkeypatch.setattr(server.site_level, "integer_noise", lambda plan, _: np.zeros(plan.dimension, np.int64))
     bare, _ = played(federation("M3", "replay"))
     assert not np.allclose(noisy.parameters, bare.parameters, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["M3", "M5"])
+def test_the_coordinator_accounts_for_every_sum_that_it_noised(federation: Callable[..., Desk], mode: str) -> None:
+    """Must: be missed when a line, or all of it, is gone. Must not: begin anew with the next run."""
+    desk = federation(mode)
+    played(desk)
+    folder = settings_of(desk).result
+    file = folder / "coordinator.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    entries = verify_public(b"".join(lines), desk.work.manifest.coordinator)
+    assert [entry.kind for entry in entries] == [Kind.OPEN, *[Kind.RESERVE, Kind.SETTLE] * 4]
+    assert {entry.plan for entry in entries if entry.plan} == {desk.work.training}
+    for content, problem in (
+        (b"".join(lines[:-2]), "ENTRY_MISSING"),
+        (b"".join(lines[:3] + lines[4:]), "CHAIN_BROKEN"),
+        (b"".join(lines).replace(b'"round":2', b'"round":3'), "CHAIN_BROKEN"),
+        (b"", "ENTRY_MISSING"),
+        ((folder / "ledgers" / "clinic-a.jsonl").read_bytes(), "CHAIN_BROKEN"),
+    ):
+        file.write_bytes(content)
+        found = audit(read_run(folder))
+        assert (problem in found["problems"], found["epsilon"]) == (True, None)
+    file.unlink()
+    assert "LEDGER_MISSING" in audit(read_run(folder))["problems"]
+    again = replace(settings_of(desk), state=folder.parent.with_name("again"))
+    with suppress(Refusal):  # the sites' limits allow for one run
+        run_job(desk.work, questions_of(desk), again)
+    with own_ledger(desk.work, bytes(16), again.federation, desk.signer) as own:
+        assert own.lines().startswith(b"".join(lines))
 
 
 @pytest.mark.parametrize("mode", ["M3", "M5"])
