@@ -20,7 +20,7 @@ from typing import Literal
 import grpc
 
 from client.agent_channel import OPTIONS, SERVICE
-from client.site import SiteSettings, read_site
+from common.config import read_table
 from common.errors import Code, Refusal
 from common.lock import Purpose, hold
 from common.status_file import write_refusal, write_status
@@ -112,8 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        settings = read_site(options.site)
-        with hold(Path(settings.state) / "agent.lock", _purpose(settings)):
+        with hold(*_lock(options.site)):
             _work(options.site, options.socket, options.status)
     except Refusal as refusal:
         log.error("%s", refusal)
@@ -132,9 +131,12 @@ def _work(site: Path, socket_path: Path, status: Path | None) -> None:
         serve(session, socket_path, session.refuse)
 
 
-def _purpose(settings: SiteSettings) -> Purpose:
-    harm = "two agents would charge one ledger"
-    return Purpose(by="client.agent", what=f"Agent of {settings.name!r} not started", harm=harm)
+def _lock(site: Path) -> tuple[Path, Purpose]:
+    """The lock of the site's agent, and what it is for. Errors: Refusal FILE_MISSING, CONFIG_INVALID."""
+    table = read_table(site)  # no more of it: what reads all settings loads the learning libraries
+    state = site.resolve().parent / str(table.get("state", "state"))
+    what = f"Agent of {str(table.get('name'))!r} not started"
+    return state / "agent.lock", Purpose(by="client.agent", what=what, harm="two agents would charge one ledger")
 
 
 def _service(turnstile: Turnstile) -> grpc.GenericRpcHandler[bytes, bytes]:

@@ -189,3 +189,10 @@ def _quietly(turnstile: Turnstile, frame: bytes, context: object) -> None:
         turnstile.pass_through(frame, context)  # type: ignore[arg-type]
     except RuntimeError:
         return
+
+
+def test_an_agent_loads_no_learning_library_before_it_is_known_to_be_the_only_one() -> None:
+    """Must not: make a refusal, or a start without records, wait seconds for them."""
+    code = "import sys, client.agent; print([m for m in ('torch', 'opacus', 'pandas') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -13,7 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from client.door import app
-from client.guard import Guard, Limit
 from client.holding import ledger_path
 from client.site import read_site
 from common.errors import Code, Refusal
@@ -99,7 +98,7 @@ def test_nothing_is_written_into_a_ledger_that_is_gone(desk: Desk, lose: Callabl
     ledger = ledger_of(desk)
     entries = ledger.entries
     (facts,) = [entry.facts for entry in entries if entry.facts]
-    guard, plan = Guard(ledger, Limit(100.0, 1e-5)), desk.work.plan("train")
+    guard, plan = desk.sessions[1]._holdings.guard("clinics"), desk.work.plan("train")
     guard.reserve(plan, facts)
     lose(file_of(desk))
     with pytest.raises(Refusal) as refused:
