@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,14 @@ NUMBER, SITE = st.integers(0, NUMBERS - 1), st.integers(1, 10)
 CODEC = IntegerCodec(dimension=5, sites_max=16, bits=20)
 ALL: Rules = replace(SHARING, suite=1, overlap_min=0)
 SOME: Rules = replace(REGULAR, suite=1, overlap_min=0, lost_max=1, shares_min=5)
+PLACE, PICK, MOSTLY = st.integers(0, 5), st.sampled_from([0, 0, 0, 1, 2]), st.sampled_from([True, True, True, False])
 Question = tuple[bytes, frozenset[int]]
+
+
+def newest(numbers: Mapping[int, object], pick: int) -> int:
+    """One of the newest numbers of which there is anything."""
+    found = [number for number in sorted(numbers, reverse=True) if numbers[number]]
+    return found[pick % len(found)]
 
 
 class HostileRecovery(RuleBasedStateMachine):
@@ -94,24 +102,21 @@ class HostileRecovery(RuleBasedStateMachine):
         self.last_report[site] = number
         self.reports[number][site] = report
 
-    @rule(ahead=st.integers(0, 2), absent=st.sets(SITE, max_size=2))
+    @rule(ahead=st.sampled_from([1, 1, 2]), absent=st.sets(SITE, max_size=2))
     def ask_all_for_reports(self, ahead: int, absent: set[int]) -> None:
         number = max(self.last_report.values(), default=-1) + ahead
         for site in self.federation.manifest.ids:
             if site not in absent and 0 <= number < NUMBERS:
                 self.ask_for_a_report(site, number)
 
-    @rule(place=st.integers(0, 5), number=NUMBER, left_out=st.sets(SITE, max_size=4))
-    def ask_for_masks(self, place: int, number: int, left_out: set[int]) -> None:
-        """Those of a number's reports that are masked for a site, or some of them."""
+    @precondition(lambda self: any(self.reports.values()))
+    @rule(place=PLACE, pick=PICK, keep=st.sampled_from([1, 2, 3, 4, 99, 99, 99]))
+    def ask_for_masks(self, place: int, pick: int, keep: int) -> None:
+        """Those of a number's reports that are masked for a site, or the first of them."""
         session, manifest = self.federation.session, self.federation.manifest
-        site = session.unmaskers[place % len(session.unmaskers)]
-        chosen = [
-            each
-            for each in sorted(self.reports[number])
-            if each not in left_out and site in maskers_of(manifest, session, each)
-        ]
-        self.unmasked(site, number, chosen)
+        site, number = session.unmaskers[place % len(session.unmaskers)], newest(self.reports, pick)
+        seen = [each for each in sorted(self.reports[number]) if site in maskers_of(manifest, session, each)]
+        self.unmasked(site, number, seen[:keep])
 
     def unmasked(self, site: int, number: int, chosen: list[int]):
         aggregation, rules = self.about(number), self.federation.manifest.rules
@@ -130,17 +135,24 @@ class HostileRecovery(RuleBasedStateMachine):
         self.answers[site][number] = (question, frozenset(chosen))
         return total
 
-    @rule(
-        place=st.integers(0, 5),
-        number=NUMBER,
-        lost=st.sets(SITE, max_size=3),
-        honest=st.sampled_from([True] * 3 + [False]),
-    )
-    def ask_for_shares(self, place: int, number: int, lost: set[int], honest: bool) -> None:
+    @precondition(lambda self: any(self.answers.values()))
+    @rule(place=PLACE, pick=PICK, lost=st.sampled_from([(0,), (1,), (2,), (5,), (0, 1), ()]), honest=MOSTLY)
+    def ask_for_shares(self, place: int, pick: int, lost: tuple[int, ...], honest: bool) -> None:
+        session = self.federation.session
+        holders = [site for site in session.unmaskers if self.answers[site]]
+        holder = holders[place % len(holders)]
+        number = newest(self.answers[holder], pick)
+        named = {session.unmaskers[each % len(session.unmaskers)] for each in lost}
+        answered = self.answers[holder][number][0] if honest else bytes(32)
+        for chosen in (named, set(session.unmaskers[:1]), set(session.unmaskers[1:2])):  # and others right after it
+            self.shares(holder, number, tuple(sorted(chosen)), answered)
+
+    @rule(place=PLACE, number=NUMBER)
+    def ask_for_shares_of_a_number_that_may_not_be_answered(self, place: int, number: int) -> None:
         session = self.federation.session
         holder = session.unmaskers[place % len(session.unmaskers)]
-        answered = self.answers[holder].get(number, (bytes(32),))[0] if honest else bytes(32)
-        self.shares(holder, number, tuple(sorted(lost)), answered)
+        answered = self.answers[holder].get(number, (bytes(32),))[0]
+        self.shares(holder, number, (next(site for site in session.unmaskers if site != holder),), answered)
 
     def shares(self, holder: int, number: int, lost: tuple[int, ...], answered: bytes):
         others, rules = set(self.federation.session.unmaskers) - {holder}, self.federation.manifest.rules
@@ -161,7 +173,7 @@ class HostileRecovery(RuleBasedStateMachine):
         return given
 
     @precondition(lambda self: max(self.last_report.values(), default=0) < NUMBERS - 3)
-    @rule(place=st.integers(0, 5))
+    @rule(place=PLACE)
     def play_a_round_in_which_one_is_lost(self, place: int) -> None:
         """Whatever went before, an honest coordinator's next attempt opens the very sum, without the lost site."""
         session, about = self.federation.session, None
@@ -221,4 +233,4 @@ class HostileRecovery(RuleBasedStateMachine):
 
 
 TestHostileRecovery = HostileRecovery.TestCase
-TestHostileRecovery.settings = settings(max_examples=25, stateful_step_count=30)
+TestHostileRecovery.settings = settings(max_examples=40, stateful_step_count=40)
