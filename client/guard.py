@@ -6,6 +6,7 @@ import hashlib
 import math
 import secrets
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,13 @@ class Reservation:
     plan: MechanismPlan
     steps: int
     after: Spending
+
+
+class Inner(NamedTuple):
+    """What leaves only inside noise for the whole site: an update with noise for single records, and its charge."""
+
+    charge: Reservation
+    update: PrivateUpdate
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -141,17 +149,12 @@ class Guard:
         return self._settled(reservation, lanes, reservation.steps)
 
     def release_site(
-        self,
-        reservation: Reservation,
-        clipped: Clipped,
-        entropy: Entropy,
-        inner: Reservation | None = None,
-        update: PrivateUpdate | None = None,
+        self, reservation: Reservation, clipped: Clipped, entropy: Entropy, inner: Inner | None = None
     ) -> Release:
         """Modes M3 to M5: scale a site's one vector to integers, round, add its share of the noise in M4, settle.
 
         clipped  lanes in units of the clip, all of the site at most the plan's `record_bound` of them
-        inner, update  of a layered plan: the charge for single records, and what was made under it
+        inner    of a layered plan: what was made under the charge for single records
         Where the coordinator adds the noise, this has none, and only secure aggregation hides it.
         Errors: as `release_sum`.
         """
@@ -162,9 +165,10 @@ class Guard:
         if plan.layered != (inner is not None):
             raise _unfit("its plan counts on noise for single records, or on none")
         if inner is not None:
-            if update is None or update.plan_id != inner.plan.plan_id or update.steps > inner.steps:
+            charge, update = inner
+            if update.plan_id != charge.plan.plan_id or update.steps > charge.steps:
                 raise _unfit("it was not made under the plan that was charged for single records")
-            self._ledger.append(new_entry(Kind.SETTLE, reserve=inner.seq, steps=update.steps))
+            self._ledger.append(new_entry(Kind.SETTLE, reserve=charge.seq, steps=update.steps))
         lanes = _scaled(clipped, plan)
         return self._settled(reservation, lanes if plan.central else lanes + integer_noise(plan, entropy), 1)
 

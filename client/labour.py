@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from client.custody import KeyStore
 from client.evaluation import counts
-from client.guard import Guard, Release, Reservation
+from client.guard import Guard, Inner, Release, Reservation
 from client.holding import Holding, Holdings
 from client.secagg import mask, place_of, refuse_reported
 from client.site import SiteSettings
@@ -142,10 +142,9 @@ class Labour:
             batch = train.take(poisson(len(train), plan.sampling_rate, self._entropy(order, work, "sampling")))
             return paid.guard.release_sum(paid.reservation, gradient_lanes(bench, batch, plan), noise)
         if plan.unit is Unit.SITE:
-            private = self._privately(order, work, paid, paid.local.plan) if paid.local else None
-            change = private.value if private else train_plainly(bench, train, self._draws(order, work))
-            vector = bounded(change, plan, order.clip)
-            return paid.guard.release_site(paid.reservation, vector, noise, paid.local, private)
+            inner = Inner(paid.local, self._privately(order, work, paid, paid.local.plan)) if paid.local else None
+            change = inner.update.value if inner else train_plainly(bench, train, self._draws(order, work))
+            return paid.guard.release_site(paid.reservation, bounded(change, plan, order.clip), noise, inner)
         if plan.mode == "M1":
             return paid.guard.release_update(paid.reservation, self._privately(order, work, paid, plan), bound)
         change = train_plainly(bench, train, self._draws(order, work))

@@ -94,7 +94,7 @@ def sigma_for(
 
     def cost(sigma: float, grid: float) -> float:
         if records > 1:
-            return _group_epsilon(q, sigma, steps, delta, records, max(grid, GROUP))
+            return _group_epsilon(replace(sample, sigma=sigma), records, delta, max(grid, GROUP))
         return total_epsilon([replace(sample, sigma=sigma)], delta, grid)
 
     return smallest_sigma(cost, epsilon, interval)
@@ -115,20 +115,21 @@ def person_epsilon(*, q: float, sigma: float, steps: int, delta: float, records:
     finite(records, "records", above=0, at_most=MOST_RECORDS)
     if records == 1:
         return epsilon(q=q, sigma=sigma, steps=steps, delta=delta, interval=interval)
-    return _group_epsilon(q, sigma, steps, delta, records, interval)
+    charge = Charge(mechanism="gaussian", q=q, sigma=sigma, steps=steps)
+    return _group_epsilon(charge, records, delta, interval)
 
 
-def _group_epsilon(q: float, sigma: float, steps: int, delta: float, records: int, interval: float) -> float:
+def _group_epsilon(charge: Charge, records: int, delta: float, interval: float) -> float:
     from scipy.stats import binom
 
     present = range(records + 1)
     loss = _distributions().from_mixture_gaussian_mechanism(
-        standard_deviation=sigma,
+        standard_deviation=charge.sigma,
         sensitivities=list(present),
-        sampling_probs=[float(binom.pmf(count, records, q)) for count in present],
+        sampling_probs=[float(binom.pmf(count, records, charge.q)) for count in present],
         value_discretization_interval=interval,
     )
-    return float(loss.self_compose(steps).get_epsilon_for_delta(delta))
+    return float(loss.self_compose(charge.steps).get_epsilon_for_delta(delta))
 
 
 def total_epsilon(charges: Iterable[Charge], delta: float, interval: float = REPORT) -> float:

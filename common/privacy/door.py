@@ -26,7 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last 
 
 @app.command("epsilon")
 @console.guarded
-def plan_epsilon(q: Q, sigma: Sigma, steps: Steps, delta: Delta, records: Records = 1, json: Json = False) -> None:
+def plan_epsilon(q: Q, sigma: Sigma, steps: Steps, delta: Delta, *, records: Records = 1, json: Json = False) -> None:
     """What so much noise costs: epsilon of one record, or of a person with several, add or remove one."""
     found = person_epsilon(
         q=q, sigma=sigma, steps=steps, delta=delta, records=records, interval=REPORT if records == 1 else GROUP
@@ -43,7 +43,7 @@ def plan_epsilon(q: Q, sigma: Sigma, steps: Steps, delta: Delta, records: Record
 
 @app.command("sigma")
 @console.guarded
-def plan_sigma(epsilon: Epsilon, q: Q, steps: Steps, delta: Delta, records: Records = 1, json: Json = False) -> None:
+def plan_sigma(epsilon: Epsilon, q: Q, steps: Steps, delta: Delta, *, records: Records = 1, json: Json = False) -> None:
     """The least noise multiplier that keeps all steps within epsilon, rounded up to 4 decimals."""
     found = sigma_for(epsilon=epsilon, q=q, steps=steps, delta=delta, records=records, interval=ONLINE)
     console.emit({"sigma": found, "epsilon": epsilon, **_meaning(epsilon, q, steps, delta, records)}, json=json)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from client.guard import Guard
+from client.guard import Guard, Inner
 from client.limits import Limit
 from client.site_level import bounded
 from common.errors import Code, Refusal
@@ -111,14 +111,14 @@ def test_a_layered_release_settles_both_charges_and_neither_layer_is_left_out(gu
 
     inner, outer = charges()
     update = PrivateUpdate(np.zeros(4), INNER.plan_id, 2)
-    release = guard.release_site(outer, VECTOR, SystemEntropy(), inner, update)
+    release = guard.release_site(outer, VECTOR, SystemEntropy(), Inner(inner, update))
     assert [entry.kind for entry in guard._ledger.entries].count(Kind.SETTLE) == 2
     assert release.spent.site is not None
     assert release.spent.nominal["train"] != release.spent.site
     inner, outer = charges()
-    for missing in ((), (inner, None), (inner, PrivateUpdate(np.zeros(4), "ab", 2))):
+    for wrong in (None, Inner(inner, PrivateUpdate(np.zeros(4), "ab", 2)), Inner(inner, replace(update, steps=3))):
         with pytest.raises(Refusal) as refused:
-            guard.release_site(outer, VECTOR, SystemEntropy(), *missing)
+            guard.release_site(outer, VECTOR, SystemEntropy(), wrong)
         assert refused.value.code is Code.POLICY_RELEASE
 
 
