@@ -64,7 +64,8 @@ def _privacy(found: list[dict[str, Any]]) -> Rows:
     audits = [one["privacy"] for one in found]
     return [
         ("Verdict", [Markup.escape(audit["verdict"]) for audit in audits]),
-        ("ε of one record, largest over sites", [_epsilon(audit) for audit in audits]),
+        ("ε, largest over sites", [_epsilon(audit) for audit in audits]),
+        ("of one", [Markup.escape(audit["unit"] or DASH) for audit in audits]),
         ("δ", [small(audit["delta"]) for audit in audits]),
         ("Mode", [Markup.escape(audit["mode"] or "—") for audit in audits]),
     ]

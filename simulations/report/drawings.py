@@ -13,6 +13,7 @@ from simulations.audits.runs import Run
 from simulations.report import figures
 from simulations.report.figures import Axis, Chart, Curve, Level, Whisker
 
+TOLD_APART = 12  # most sites whose curves are named
 SERIES = 6  # classes s0 … s5 of the style sheet
 
 NAMES = {
@@ -96,11 +97,19 @@ def _epsilon(run: Run, privacy: Mapping[str, Any]) -> Markup | None:
     if not values or privacy["epsilon"] is None:
         return None
     high = figures.around([*values, *([limit] if limit else [])], low=0.0)[1]
-    lines = [Curve(name=site, points=points, style=f"s{i % SERIES}") for i, (site, points) in enumerate(spent.items())]
+    styles = dict(site_key(run))
+    lines = [Curve(name=site, points=points, style=styles.get(site, "s0")) for site, points in spent.items()]
     promise = "promised by the job"
     marks = [Level(name=promise, value=limit, style="limit", label=promise)] if limit else []
     axis = Axis(low=0.0, high=high)
     return figures.curves(Chart(title="Epsilon by round and site", x=_rounds(run), y=axis, curves=lines, levels=marks))
+
+
+def site_key(run: Run) -> list[tuple[str, str]]:
+    """Name and style of each site's curve; so many sites that colours would repeat too often share one."""
+    if len(run.sites) > TOLD_APART:
+        return [(f"each of {len(run.sites)} sites", "s0")]
+    return [(site, f"s{i % SERIES}") for i, site in enumerate(run.sites)]
 
 
 def _gaps(fairness: Mapping[str, Any]) -> Markup | None:

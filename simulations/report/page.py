@@ -17,7 +17,7 @@ from simulations.audits.fairness import RATES, Tolerance
 from simulations.audits.runs import Run, read_run
 from simulations.report import figures, numbers
 from simulations.report.card import TEMPLATES, card
-from simulations.report.drawings import NAMES, SERIES, drawings, learning_key
+from simulations.report.drawings import NAMES, drawings, learning_key, site_key
 from simulations.report.findings import findings
 from simulations.report.words import words
 
@@ -63,7 +63,7 @@ def page(run: Run, found: Mapping[str, Any]) -> str:
             names=NAMES,
             learning_key=learning_key(run, found["learning"]),
             rates=_rates(found["fairness"]["groups"]),
-            site_key=[(site, f"s{i % SERIES}") for i, site in enumerate(run.sites)],
+            site_key=site_key(run),
             seeds=_pairs(run.facts.get("seeds")),
             versions=_pairs(run.facts.get("versions")),
             fingerprints=_pairs(run.facts.get("fingerprints")),

@@ -108,10 +108,8 @@ def _privacy(privacy: Mapping[str, Any]) -> Markup:
         )
     if privacy["epsilon"] is None:
         return Markup.escape("The ledgers are intact. The run added no noise that could be claimed.")
-    return _said(
-        "Every ledger verifies and every figure recomputes. No record costs more than ε = {}.",
-        epsilon(privacy["epsilon"]),
-    )
+    told = "Every ledger verifies and every figure recomputes. No {} costs more than ε = {}."
+    return _said(told, _unit(privacy), epsilon(privacy["epsilon"]))
 
 
 def _epsilon(privacy: Mapping[str, Any]) -> Markup:
@@ -119,7 +117,13 @@ def _epsilon(privacy: Mapping[str, Any]) -> Markup:
         return Markup.escape("ε: the audit failed, so none is stated")
     if privacy["epsilon"] is None:
         return Markup.escape("ε, no privacy claimed")
-    return _said("ε for one record of a site, add or remove one, δ = {}", small(privacy["delta"]))
+    whose = "one whole site" if privacy["unit"] == "site" else "one record of a site"
+    return _said("ε for {}, add or remove one, δ = {}", whose, small(privacy["delta"]))
+
+
+def _unit(privacy: Mapping[str, Any]) -> str:
+    """What one epsilon protects."""
+    return str(privacy["unit"] or "record")
 
 
 def _ledger(privacy: Mapping[str, Any]) -> Markup:

@@ -157,7 +157,7 @@ def test_of_a_run_whose_audit_failed_neither_tile_nor_card_nor_comparison_states
     assert "**FAIL**" in card
     assert "differential privacy for one" not in card
     shown = compare(run, failed, tmp_path / "compared.html").read_text()
-    row = shown[shown.index("ε of one record") :].split("</tr>")[0]
+    row = shown[shown.index("ε, largest") :].split("</tr>")[0]
     assert row.count("<data") == 1
 
 
