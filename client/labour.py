@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from client.custody import KeyStore
 from client.evaluation import counts
@@ -18,11 +19,14 @@ from client.site_level import bounded
 from client.trainer import Workbench, gradient_lanes, pick_device, train_plainly
 from common.errors import Code, Refusal
 from common.frames import pack, unpack
+from common.learning.tasks import Task
 from common.messages import LIMIT, Reported, WorkOrder
 from common.parameters import Flat, checked
 from common.privacy.clipped import Counted, PrivateUpdate
-from common.privacy.clipping.opacus_engine import OpacusEngine
-from common.privacy.clipping.validate import check_engine
+from common.privacy.clipping import choice
+from common.privacy.clipping.engine import ClipEngine
+from common.privacy.clipping.probes import Probe
+from common.privacy.clipping.reference_engine import ReferenceEngine
 from common.privacy.entries import Facts
 from common.privacy.ledger import Ledger
 from common.privacy.mechanism import MechanismPlan
@@ -186,11 +190,21 @@ class Labour:
         if key not in self._benches:
             device = pick_device(self._settings.device)
             task = work.job.training.task(work.job.data.classes)
-            model, engine = model_of(work.job), OpacusEngine()
-            if work.job.privacy.by_record:
-                check_engine(engine, model, task.losses, work.job.data.shape, work.job.data.classes)
-            self._benches = {key: Workbench(model.to(device), task, work.job.training, device, engine)}
+            model = model_of(work.job).to(device)
+            engine = self._engine(work, model, task) if work.job.privacy.by_record else ReferenceEngine()
+            self._benches = {key: Workbench(model, task, work.job.training, device, engine)}
         return self._benches[key]
+
+    def _engine(self, work: Work, model: nn.Module, task: Task) -> ClipEngine:
+        """The site's choice; where noise is replayed nothing is measured, so that results repeat bit for bit."""
+        nominal = (work.job.privacy.sampling_rate or 1.0) * work.manifest.site(self._settings.id).nominal_records
+        asked = choice.Work(
+            key=work.job.digest(),
+            losses=task.losses,
+            probe=Probe(work.job.data.shape, work.job.data.classes),
+            records=max(1, round(nominal)),
+        )
+        return choice.choose(self._settings.engine, model, asked, measured=work.job.privacy.noise != "replay")
 
 
 def _stated(ledger: Ledger, work: Work) -> float:

@@ -9,6 +9,7 @@ from typing import Literal
 from client.sources.source import Source
 from common.config import finite, read
 from common.errors import Code, Refusal
+from common.privacy.clipping.names import EngineName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class SiteSettings:
     """One site. Relative paths count from the folder of site.toml.
 
     threads  processor threads of training; 0 leaves it to torch. Sites that share a host are faster with one each
+    engine   how per-record gradients are computed; "auto" takes the fastest that is right for the model. Changes no
+             promise: all clip the same sums
     """
 
     name: str
@@ -52,6 +55,7 @@ class SiteSettings:
     data: tuple[DataSettings, ...]
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int = 0
+    engine: EngineName = "auto"
     noise_seed: int | None = None  # only for jobs whose noise is "replay", which void every claim
 
     def dataset(self, name: str) -> DataSettings:

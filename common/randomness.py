@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 NoiseKind = Literal["system", "replay"]
 
+_ZEROS = memoryview(bytes(1 << 16))  # encrypted, they are the stream; so many at a time stay in the cache
+
 
 def child(seed: int, *path: object) -> torch.Generator:
     """A torch stream of its own for a place such as ("cohort", 4): adding a draw elsewhere moves nothing here.
@@ -59,7 +61,11 @@ class _Keystream:
         return self._next.update(b"\0" * count)
 
     def words(self, count: int) -> NDArray[np.uint64]:
-        return np.frombuffer(self.bytes(8 * count), "<u8").astype(np.uint64, copy=False)
+        words: NDArray[np.uint64] = np.empty(count + 2, "<u8")  # the cipher asks for room beyond what it writes
+        room = memoryview(words.data).cast("B")
+        for start in range(0, 8 * count, len(_ZEROS)):
+            self._next.update_into(_ZEROS[: 8 * count - start], room[start:])
+        return words[:count].astype(np.uint64, copy=False)
 
 
 class SystemEntropy(_Keystream):

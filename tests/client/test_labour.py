@@ -203,7 +203,8 @@ def test_a_model_that_its_engine_clips_wrongly_costs_nothing(desk: Desk, monkeyp
         raise Refusal(Code.MODEL_INVALID, "Model not trained", "its clipped sums are wrong", "Use another model")
 
     order = desk.work_order()
-    monkeypatch.setattr("client.labour.check_engine", refusing)
+    monkeypatch.setattr("common.privacy.clipping.choice.check_engine", refusing)
+    monkeypatch.setattr("common.privacy.clipping.choice._CHOSEN", {})
     assert code_of(desk.ask(1, order)) == "MODEL_INVALID"
     assert desk.charges(1) == ["OPEN"]
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from common.config import finite
 from common.errors import Code, Refusal
+from common.privacy.clipping.contributions import Contribution, moved
 
-PerRecord = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs [m, k], labels [m] -> losses [m]
+PerRecord = Callable[[Tensor, Tensor], Tensor]  # outputs [m, k], labels [m] -> losses [m]
 
-FLOATS_AT_ONCE = 1 << 22  # per-record gradients held at one time: 16 MiB of float32, 32 MiB more while summing
-RECORDS_AT_ONCE = 256  # bounds the activations of a micro-batch
-SHRINK = 1.0 - 1e-12  # keeps a clipped norm at or below the bound in spite of float64 rounding
+FLOATS_AT_ONCE = 3 << 22  # per-record gradients held at one time: 48 MiB of float32
+FLOATS_ON_CARD = 1 << 27  # the same on a graphics card
+RECORDS_AT_ONCE = 64  # bounds the activations of a micro-batch where an engine is not told
+RECORDS_ON_CARD = 1024
+SHRINK = 1.0 - 1e-6  # keeps a clipped norm at or below the bound in spite of the rounding of float32 squares
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -32,9 +35,9 @@ class ClippedSum:
     """
 
     total: NDArray[np.float64]
-    losses: torch.Tensor
-    outputs: torch.Tensor
-    usable: torch.Tensor
+    losses: Tensor
+    outputs: Tensor
+    usable: Tensor
 
     @property
     def bad(self) -> int:
@@ -46,49 +49,104 @@ class ClipEngine(Protocol):
     """One way to compute per-record gradients; all agree up to float32 rounding."""
 
     def clipped_sum(
-        self, model: nn.Module, per_record_loss: PerRecord, inputs: torch.Tensor, labels: torch.Tensor, bound: float
+        self, model: nn.Module, per_record_loss: PerRecord, inputs: Tensor, labels: Tensor, bound: float
     ) -> ClippedSum:
         """The sum over the records of gradient * min(1, bound / norm).
 
         per_record_loss  outputs, labels -> one loss a record, each from its own row only
-        inputs, labels   the batch, [n, ...] and [n]; n = 0 gives zeros
+        inputs, labels   the batch, [n, ...] and [n], on the model's device; n = 0 gives zeros
         Guarantee: adding or removing one record moves `total` by at most `bound` in L2 norm (the model must have
-        passed `validate`). The same batch in the same order gives the same bits; the model is left as it was.
-        Errors: Refusal CONFIG_INVALID for a bound that is not positive, DATA_INVALID for unequal lengths.
+        passed `validate`). On a processor the same batch in the same order gives the same bits; the model is left
+        as it was.
+        Errors: Refusal CONFIG_INVALID for a bound that is not positive, DATA_INVALID for unequal lengths,
+        MODEL_INVALID for a model that this engine cannot clip.
         """
 
 
-Gradients = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+class Passed(NamedTuple):
+    """One micro-batch after its forward and backward pass.
 
-
-def summed(model: nn.Module, of: Gradients, inputs: torch.Tensor, labels: torch.Tensor, bound: float) -> ClippedSum:
-    """`ClipEngine.clipped_sum` over micro-batches, for engines that give per-record gradients.
-
-    of  inputs, labels of a micro-batch -> outputs [m, k], losses [m], gradients float32 [m, d]
+    outputs [m, k], losses [m], and for each trainable parameter what its records add; None where none reached it
     """
+
+    outputs: Tensor
+    losses: Tensor
+    parts: Sequence[Contribution | None]
+
+
+Passes = Callable[[Tensor, Tensor], Passed]  # inputs, labels of a micro-batch -> what its passes left
+
+
+def summed(
+    model: nn.Module, of: Passes, batch: tuple[Tensor, Tensor], bound: float, *, records: int | None = None
+) -> ClippedSum:
+    """`ClipEngine.clipped_sum` over micro-batches, for engines that give each record's gradient.
+
+    records  most of them in a micro-batch; None leaves it to the device
+    """
+    inputs, labels = batch
+    refuse_unfit(inputs, labels, bound)
+    parameters = trainable(model)
+    # Apple's graphics cards have no float64: there the sum is formed by the processor.
+    device = torch.device("cpu") if inputs.device.type == "mps" else inputs.device
+    total = torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=torch.float64, device=device)
+    shares = torch.split(total, [parameter.numel() for parameter in parameters])
+    gathered = Gathered()
+    with training(model):
+        for rows in micro_batches(len(inputs), total.numel(), inputs.device, records):
+            passed = _on(of(inputs[rows], labels[rows]), device)
+            gathered.take(passed.outputs, passed.losses, _add_clipped(shares, passed, bound))
+    return gathered.sum(total)
+
+
+def refuse_unfit(inputs: Tensor, labels: Tensor, bound: float) -> None:
+    """Errors: Refusal CONFIG_INVALID, DATA_INVALID."""
     finite(bound, "clipping bound", above=0.0)
     if len(inputs) != len(labels):
         raise Refusal(Code.DATA_INVALID, "Batch not used", "inputs and labels differ in number", "Pass equal lengths")
-    total = np.zeros(sum(parameter.numel() for parameter in trainable(model)))
-    outputs, losses, usable = [], [], []
-    with training(model):
-        for rows in _micro_batches(len(inputs), total.size):
-            out, loss, gradients = of(inputs[rows], labels[rows])
-            good = _add_clipped(total, gradients, torch.isfinite(loss), bound)
-            outputs.append(torch.where(good[:, None], out, 0.0))
-            losses.append(torch.where(good, loss, 0.0))
-            usable.append(good)
-    return ClippedSum(
-        total=total,
-        losses=torch.cat(losses) if losses else torch.zeros(0),
-        outputs=torch.cat(outputs) if outputs else torch.zeros(0, 0),
-        usable=torch.cat(usable) if usable else torch.zeros(0, dtype=torch.bool),
-    )
+
+
+class Gathered:
+    """Outputs, losses and usability of the micro-batches so far."""
+
+    def __init__(self) -> None:
+        self._outputs: list[Tensor] = []
+        self._losses: list[Tensor] = []
+        self._usable: list[Tensor] = []
+
+    def take(self, outputs: Tensor, losses: Tensor, good: Tensor) -> None:
+        """The next micro-batch; good, bool [m], says whose record counts."""
+        self._outputs.append(torch.where(good[:, None], outputs.detach(), 0.0))
+        self._losses.append(torch.where(good, losses.detach(), 0.0))
+        self._usable.append(good)
+
+    def sum(self, total: Tensor) -> ClippedSum:
+        """All of them with their sum `total`, float64 [d]."""
+        return ClippedSum(
+            total=total.cpu().numpy(),
+            losses=torch.cat(self._losses) if self._losses else torch.zeros(0),
+            outputs=torch.cat(self._outputs) if self._outputs else torch.zeros(0, 0),
+            usable=torch.cat(self._usable) if self._usable else torch.zeros(0, dtype=torch.bool),
+        )
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that travel, in the order in which they are flattened."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def own(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of a layer itself, by name."""
+    return dict(nn.Module.named_parameters(layer, recurse=False, remove_duplicate=False))
+
+
+def trained(layer: nn.Module) -> bool:
+    """Whether the layer itself has something to learn that no layer inside it has.
+
+    Opacus' recurrent layers list the weights of their cells once more, under the names that torch gives them.
+    """
+    inside = {id(parameter) for child in layer.children() for parameter in child.parameters()}
+    return any(parameter.requires_grad and id(parameter) not in inside for parameter in own(layer).values())
 
 
 @contextmanager
@@ -103,22 +161,44 @@ def training(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _micro_batches(count: int, parameters: int) -> Iterator[slice]:
-    """Public sizes only: the cut depends on the number of parameters, never on the records."""
-    size = min(RECORDS_AT_ONCE, max(1, FLOATS_AT_ONCE // max(1, parameters)))
-    for start in range(0, count, size):
-        yield slice(start, start + size)
+def micro_batches(count: int, parameters: int, device: torch.device, records: int | None = None) -> Iterator[slice]:
+    """Parts of nearly equal size. Public sizes only: the cut depends on nothing that the records hold."""
+    card = device.type != "cpu"
+    floats, most = (FLOATS_ON_CARD, RECORDS_ON_CARD) if card else (FLOATS_AT_ONCE, RECORDS_AT_ONCE)
+    size = min(records or most, max(1, floats // max(1, parameters)))
+    parts = -(-count // size)
+    for place in range(parts):
+        yield slice(place * count // parts, (place + 1) * count // parts)
 
 
-def _add_clipped(
-    total: NDArray[np.float64], gradients: torch.Tensor, finite_loss: torch.Tensor, bound: float
-) -> torch.Tensor:
-    """Clip each row and add it to `total` in place, row after row; returns which rows counted."""
-    rows = gradients.detach().to("cpu", torch.float64).numpy()
-    norms = np.sqrt((rows * rows).sum(1))  # float64: squares of float32 cannot overflow
-    good = np.isfinite(norms) & finite_loss.cpu().numpy()
-    safe = np.where(good & (norms > 0.0), norms, 1.0)
-    factors = np.where(good, np.where(norms > bound, bound / safe * SHRINK, 1.0), 0.0)
-    # A factor of 0 would keep NaN and infinity, so rows that do not count are cleared first.
-    total += (np.where(good[:, None], rows, 0.0) * factors[:, None]).sum(0)
-    return torch.from_numpy(good)
+def factors_of(squares: Tensor, losses: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Factor of each record and whether it counts, float64 and bool [m], from its squared norm, float64 [m].
+
+    Guarantee: factor times norm is at most `bound`; a record whose norm or loss is not finite has factor 0.
+    """
+    norms = squares.sqrt()
+    good = torch.isfinite(norms) & torch.isfinite(losses)
+    clipped = torch.where(norms > bound * SHRINK, bound * SHRINK / torch.where(norms > 0.0, norms, 1.0), 1.0)
+    return torch.where(good, clipped, 0.0), good
+
+
+def _on(passed: Passed, device: torch.device) -> Passed:
+    if passed.losses.device == device:
+        return passed
+    parts = [None if part is None else moved(part, device) for part in passed.parts]
+    return Passed(passed.outputs.to(device), passed.losses.to(device), parts)
+
+
+@torch.no_grad()
+def _add_clipped(shares: Sequence[Tensor], passed: Passed, bound: float) -> Tensor:
+    """Clip each record and add it to the total, whose shares by parameter are `shares`; returns who counted."""
+    losses = passed.losses.detach()
+    squares = torch.zeros(len(losses), dtype=torch.float64, device=losses.device)
+    reached = [(share, part) for share, part in zip(shares, passed.parts, strict=True) if part is not None]
+    for _, part in reached:
+        squares += part.squares()
+    factors, good = factors_of(squares, losses, bound)
+    whole = bool(good.all())
+    for share, part in reached:
+        (part if whole else part.kept(good)).add(share, factors)
+    return good
