@@ -56,8 +56,8 @@ class ClipEngine(Protocol):
         per_record_loss  outputs, labels -> one loss a record, each from its own row only
         inputs, labels   the batch, [n, ...] and [n], on the model's device; n = 0 gives zeros
         Guarantee: adding or removing one record moves `total` by at most `bound` in L2 norm (the model must have
-        passed `validate`). On a processor the same batch in the same order gives the same bits; the model is left
-        as it was.
+        passed `validate`), up to the rounding of passes over other records, which may depend on how many are computed
+        together. On a processor the same batch in the same order gives the same bits; the model is left as it was.
         Errors: Refusal CONFIG_INVALID for a bound that is not positive, DATA_INVALID for unequal lengths,
         MODEL_INVALID for a model that this engine cannot clip.
         """

@@ -14,6 +14,7 @@ from common.privacy.clipping.engine import ClippedSum
 from common.privacy.clipping.opacus_engine import OpacusEngine
 from common.privacy.clipping.probes import Probe
 from common.privacy.clipping.validate import validate
+from common.privacy.clipping.vmap_engine import VmapEngine
 
 
 class Centred(nn.Module):
@@ -75,6 +76,41 @@ def test_a_layer_that_mixes_or_keeps_records_is_refused(layer: nn.Module, told: 
         validate(model, (4,))
     assert refused.value.code is Code.MODEL_INVALID
     assert instead in refused.value.do
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        (nn.Embedding(5, 3, scale_grad_by_freq=True), "how often others"),
+        (nn.Embedding(5, 3, max_norm=1.0), "rows of its table"),
+        (nn.EmbeddingBag(5, 3, sparse=True), "sparse"),
+    ],
+)
+def test_a_table_whose_gradient_or_rows_depend_on_others_is_refused(layer: nn.Module, told: str) -> None:
+    """Outputs do not show the first: only the gradient of one record depends on the others."""
+    with pytest.raises(Refusal, match=told):
+        validate(nn.Sequential(layer, nn.Flatten()), (4,), tokens=5)
+    validate(nn.Sequential(nn.Embedding(5, 3), nn.Flatten()), (4,), tokens=5)
+
+
+@pytest.mark.parametrize("layer", [Owner(buffer=True), Owner(buffer=False), nn.PReLU(), nn.ConvTranspose1d(1, 1, 1)])
+def test_a_layer_without_a_rule_is_accepted_if_torch_func_gives_its_gradients(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (1, 4)), layer, nn.Flatten(), nn.Linear(4, 2))
+    validate(model, (4,))
+    check_engine(VmapEngine(), model, task(2).losses, Probe((4,)))
+
+
+def test_a_layer_that_nothing_can_clip_is_refused_by_its_path() -> None:
+    class Jumping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.weight * (2.0 if float(x.detach().sum()) > -1e9 else 1.0)  # torch.func has no branches
+
+    with pytest.raises(Refusal, match=r"Layer 1 \(Jumping\): no per-record gradient"):
+        validate(nn.Sequential(nn.Linear(4, 4), Jumping()), (4,))
 
 
 def test_the_refusal_names_the_layer_by_its_path() -> None:
