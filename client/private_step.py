@@ -30,12 +30,17 @@ class EntropyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no type
         )
         self._deviation, self._batch, self._entropy = plan.sigma, batch, entropy
 
-    def take(self, total: NDArray[np.float64], pull: NDArray[np.float64]) -> None:
+    def take(self, total: NDArray[np.float64], pull: NDArray[np.float64] | None = None) -> None:
         """One step from the clipped sum `total`, float64 [d], which may be of an empty batch.
 
         pull  added to the noisy mean; depends on nothing private
         """
-        noisy = (total + self._deviation * normals(total.size, self._entropy)) / self._batch + pull
+        noisy = normals(total.size, self._entropy)
+        noisy *= self._deviation
+        noisy += total
+        noisy /= self._batch
+        if pull is not None:
+            noisy += pull
         start = 0
         for parameter in self.params:
             part = torch.from_numpy(noisy[start : start + parameter.numel()])
@@ -66,7 +71,8 @@ def train_privately(
         rows = poisson(len(records), plan.sampling_rate, sampling)
         inputs, labels = bench.moved(records.take(rows))
         clipped = bench.engine.clipped_sum(bench.model, bench.task.losses, inputs, labels, plan.clip)
-        optimizer.take(clipped.total, bench.plan.proximal * (flatten(bench.model) - start))
+        pull = bench.plan.proximal * (flatten(bench.model) - start) if bench.plan.proximal else None
+        optimizer.take(clipped.total, pull)
     change = flatten(bench.model) - start
     if not np.isfinite(change).all():
         raise Refusal(

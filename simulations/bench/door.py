@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from common import console
+from common.config import one_of
 from common.errors import Code, Refusal
 from common.secagg.masks import BITS
 from simulations.bench import secagg as own
@@ -93,6 +94,47 @@ def secagg(
     if out is not None:
         result["figure"] = str(_written(out, result, rows))
     console.emit(result if json else {**result, "rows": [_readable(row) for row in rows]}, json=json)
+    return console.Exit.DONE
+
+
+@app.command("privacy")
+@console.guarded
+def privacy(
+    *,
+    model: Annotated[list[str] | None, typer.Option(help="cnn, resnet, transformer; repeatable [all].")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Rows beside plain steps; repeatable [all].")] = None,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Steps of each engine.")] = 15,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure memory, in processes.")] = True,
+    out: Annotated[Path | None, typer.Option(help="New or empty folder for rows.json and a figure.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> console.Exit:
+    """CPU seconds and memory of one private training step, beside the same step without privacy.
+
+    One thread; repetitions are interleaved and compared one by one. Engines of ours add the noise that sites add;
+    rows "opacus-..." are Opacus as installed, with its own optimizer and torch's noise.
+    """
+    from simulations.bench import privacy_chart  # these import Opacus, which takes seconds
+    from simulations.bench.privacy import measure
+    from simulations.bench.privacy_models import SUBJECTS
+    from simulations.bench.privacy_steps import ENGINES
+
+    models, engines = model or list(SUBJECTS), engine or list(ENGINES)
+    for name in models:
+        one_of(name, "--model", SUBJECTS.keys())
+    for name in engines:
+        one_of(name, "--engine", ENGINES)
+    if out is not None:
+        refuse_to_overwrite(out)
+    runs = len({"sgd", *engines}) if memory else 0
+    with console.progress("steps", len(models) * (repeats + runs), json=json) as step:
+        rows = [row for name in models for row in measure(name, engines, repeats, step, memory=memory)]
+    result: dict[str, Any] = {"rows": [row.as_dict() for row in rows], "machine": _machine()}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "rows.json").write_text(dumps(result, indent=1) + "\n", encoding="utf-8")
+        (out / "privacy.svg").write_text(privacy_chart.draw(rows), encoding="utf-8")
+        result["figure"] = str(out / "privacy.svg")
+    console.emit(result if json else {**result, "rows": [row.readable() for row in rows]}, json=json)
     return console.Exit.DONE
 
 
