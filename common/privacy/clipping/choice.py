@@ -62,7 +62,7 @@ def choose(name: EngineName, model: nn.Module, work: Work, *, measured: bool) ->
         check_engine(engine, model, work.losses, work.probe)
         return engine
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    key = (work.key, device, torch.get_num_threads(), work.records, measured)
+    key = (work.key, device, torch.get_num_threads(), _records_of(work), measured)
     if key not in _CHOSEN:
         right = _right(model, work)
         _CHOSEN[key] = fastest(right, model, work, device) if measured else ENGINES[right[0]](None)
@@ -86,7 +86,7 @@ def _right(model: nn.Module, work: Work) -> list[str]:
 
 def fastest(names: list[str], model: nn.Module, work: Work, device: torch.device) -> ClipEngine:
     """The fastest of the engines `names`, each with several sizes of its micro-batches, by a few steps of `model`."""
-    count = max(1, min(work.records, _MOST_RECORDS))
+    count = _records_of(work)
     dtype = next(p.dtype for p in model.parameters())
     inputs = work.probe.inputs(count, "engine speed").to(device)
     inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
@@ -111,6 +111,11 @@ def fastest(names: list[str], model: nn.Module, work: Work, device: torch.device
             if least <= _HOPELESS * best:
                 tried[engine] = min(least, seconds(engine))
     return min(tried, key=lambda engine: tried[engine])
+
+
+def _records_of(work: Work) -> int:
+    """Records of a measured step: a power of two, so that sites of nearly equal size share a choice."""
+    return 1 << (max(1, min(work.records, _MOST_RECORDS)) - 1).bit_length()
 
 
 def _clock(device: torch.device) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-AT_ONCE = 1 << 19  # floats that are widened to float64 at a time: 4 MiB
+AT_ONCE = 1 << 18  # floats that are widened to float64 at a time: 2 MiB
 _LEAST, _MOST = 1e-25, 1e30  # squared norms that float32 gives to full precision
 
 

@@ -74,8 +74,34 @@ def _by_patches(layer: Convolution, x: Tensor, g: Tensor, padding: tuple[int, ..
 
 
 def _patches(layer: Convolution, x: Tensor, spots: tuple[int, ...]) -> Tensor:
-    """A view [m, c, *kernel, *spots] of the padded input, contiguous [m, c, ...]: what each output spot looks at."""
+    """A view [m, c, places of the kernel, *spots] of the padded input: what each output spot looks at."""
+    if max(layer.stride) > 1 and max(layer.dilation) == 1 and _fits(layer):
+        return _phases(layer, x, spots)
     steps = x.stride()[2:]
     gaps = (step * gap for step, gap in zip(steps, layer.dilation, strict=True))
     jumps = (step * jump for step, jump in zip(steps, layer.stride, strict=True))
     return x.as_strided((*x.shape[:2], *layer.kernel_size, *spots), (*x.stride()[:2], *gaps, *jumps))
+
+
+def _fits(layer: Convolution) -> bool:
+    return all(kernel % jump == 0 for kernel, jump in zip(layer.kernel_size, layer.stride, strict=True))
+
+
+def _phases(layer: Convolution, x: Tensor, spots: tuple[int, ...]) -> Tensor:
+    """`_patches` for strides that divide the kernel, as a view in which neighbouring spots are neighbours in memory.
+
+    The input is sorted by its places modulo the stride first: a copy as large as the input, not as the patches.
+    """
+    dims = len(spots)
+    whole = [-(-size // jump) * jump for size, jump in zip(x.shape[2:], layer.stride, strict=True)]
+    rest = [each - size for each, size in zip(whole, x.shape[2:], strict=True)]
+    x = functional.pad(x, list(itertools.chain.from_iterable((0, more) for more in reversed(rest))))
+    cut = [part for size, jump in zip(whole, layer.stride, strict=True) for part in (size // jump, jump)]
+    sorted_ = (
+        x.view(*x.shape[:2], *cut).permute(0, 1, *range(3, 2 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)).contiguous()
+    )
+    strides = sorted_.stride()
+    phase, place = strides[2 : 2 + dims], strides[2 + dims :]
+    kernel = [part for k, jump in zip(layer.kernel_size, layer.stride, strict=True) for part in (k // jump, jump)]
+    along = [step for pair in zip(place, phase, strict=True) for step in pair]
+    return sorted_.as_strided((*x.shape[:2], *kernel, *spots), (*strides[:2], *along, *place))

@@ -60,6 +60,7 @@ def test_auto_takes_an_engine_that_is_right_and_decides_once(monkeypatch: pytest
     assert isinstance(first, (BookKeepingEngine, OpacusEngine, VmapEngine))
     monkeypatch.setattr(choice, "check_engine", lambda *_: pytest.fail("checked again"))
     assert choose("auto", model, work(), measured=True) is first
+    assert choose("auto", model, work(records=31), measured=True) is first  # a site of nearly the same size
 
 
 def test_where_nothing_is_measured_the_first_that_is_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +78,12 @@ def test_convolutions_of_every_shape(data: some.DataObject) -> None:
     first = data.draw(some.booleans())
     model = Wrapped(layer, None if first else nn.GroupNorm(1, channels))
     agree(model, torch.randn(4, channels, *(size + 2 for size in sizes)), FASTER)
+
+
+@pytest.mark.parametrize("size", [9, 12, 13])
+@pytest.mark.parametrize(("kernel", "stride"), [(8, 2), (6, 3), ((4, 3), (2, 3)), ((2, 4), (1, 2))])
+def test_few_channels_and_a_stride_that_divides_the_kernel(size: int, kernel: Any, stride: Any) -> None:
+    agree(Wrapped(nn.Conv2d(2, 4, kernel, stride=stride, padding=2, groups=2)), torch.randn(4, 2, size, size), FASTER)
 
 
 @given(
