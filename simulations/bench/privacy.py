@@ -54,11 +54,10 @@ class PrivacyRow:
             "model": self.model,
             "engine": self.engine,
             "CPU": f"{1e3 * self.cpu_seconds:.1f} ms",
-            "to plain": f"{self.ratio:.2f}",
-            "quartiles": f"{self.ratio_low:.2f} to {self.ratio_high:.2f}",
+            "times plain": f"{self.ratio:.2f} [{self.ratio_low:.2f}-{self.ratio_high:.2f}]",
         }
         if self.memory_mb is not None:
-            shown |= {"memory": f"{self.memory_mb:.0f} MB", "memory to plain": f"{self.memory_ratio:.2f}"}
+            shown |= {"memory": f"{self.memory_mb:.0f} MB", "times": f"{self.memory_ratio:.2f}"}
         return shown
 
 
