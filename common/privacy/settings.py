@@ -105,6 +105,11 @@ class PrivacySettings:
         return self.mode != "none"
 
     @property
+    def central(self) -> bool:
+        """Whether the coordinator adds the noise."""
+        return self.by_site and not self.together
+
+    @property
     def epsilons(self) -> tuple[float, ...]:
         """Every epsilon that is promised, of whatever unit."""
         inner = self.local.epsilon if self.local else None

@@ -19,7 +19,7 @@ WHO = "coordinator"
 
 def unaccounted(run: Run, work: Work | None) -> Iterator[Finding]:
     """What is wrong with the coordinator's ledger: who trusts its noise can hold it to what it signed."""
-    if work is None or not work.training.central:
+    if work is None or not work.job.privacy.central:
         return
     if run.central is None:
         yield Finding(Problem.LEDGER_MISSING, WHO, "coordinator.jsonl, which accounts for its noise, is not there")
@@ -32,8 +32,12 @@ def unaccounted(run: Run, work: Work | None) -> Iterator[Finding]:
     if any(entry.site != COORDINATOR for entry in entries):
         yield Finding(Problem.SITE_MISMATCH, WHO, "its entries name a site")
     yield from _unsettled(run, entries)
+    try:
+        planned = plain(work.training)
+    except Refusal:  # found with the plans of the sites
+        return
     for plan in _plans(run, entries):
-        if told := unlike(plain(work.training), plain(plan)):
+        if told := unlike(planned, plain(plan)):
             yield Finding(Problem.JOB_MISMATCH, WHO, told)
 
 
