@@ -44,7 +44,7 @@ class Game:
 class Bound:
     """What a game proves.
 
-    epsilon   true of the mechanism at least, with 95 % confidence over all attacks together
+    epsilon   true of the mechanism at least, with the asked confidence over all attacks together
     gaussian  the same if the mechanism is a Gaussian one
     ceiling   the largest figure this game could have given: every guess right
     attack    the one that saw most      guesses  how it went
@@ -82,12 +82,12 @@ def guessed(members: Coins, scores: Scores) -> Guesses:
     return Guesses(canaries=members.size, made=2 * each, right=right)
 
 
-def bound(game: Game, delta: float) -> Bound:
-    """What the game proves at `delta`; several attacks share the 5 % of error (Bonferroni).
+def bound(game: Game, delta: float, confidence: float = CONFIDENCE) -> Bound:
+    """What the game proves at `delta`; several attacks share the chance of error (Bonferroni).
 
     Errors: Refusal DATA_INVALID, CONFIG_INVALID.
     """
-    confidence = 1 - (1 - CONFIDENCE) / len(game.attacks)
+    confidence = 1 - (1 - confidence) / len(game.attacks)
     told = {name: guessed(game.members, scores) for name, scores in game.attacks.items()}
     best = max(told, key=lambda name: told[name].right)
     guesses = told[best]

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from client.guard import Guard, Limit
@@ -44,13 +43,13 @@ STILL = 1e-6  # rate of learning at which the model stays where it is, and every
 _WHO = Facts(run="audit", round=1, order="audit")
 
 
-def claimed(plan: MechanismPlan) -> float:
-    """Epsilon of one release of `plan`, as the accountant reports it."""
-    return total_epsilon([plan.charge()], plan.delta, REPORT)
+def claimed(plan: MechanismPlan, releases: int = 1) -> float:
+    """Epsilon of so many releases of `plan`, as the accountant reports it."""
+    return total_epsilon([plan.charge(plan.steps * releases)], plan.delta, REPORT)
 
 
 def sized(plan: MechanismPlan, canaries: int) -> MechanismPlan:
-    """`plan` for so many coordinates and nothing else in them: the mechanism to play with.
+    """`plan` for so many coordinates and nothing else in them: the mechanism to play with, on fresh noise.
 
     Errors: Refusal JOB_INVALID for a plan that adds no noise or promises nothing.
     """
@@ -59,20 +58,20 @@ def sized(plan: MechanismPlan, canaries: int) -> MechanismPlan:
             Code.JOB_INVALID, "Mechanism not audited", "it adds no noise and claims nothing", "Audit a private run"
         )
     if plan.purpose == "counts":
-        return replace(plan, dimension=canaries)
-    return replace(plan, dimension=canaries, record_bound=plan.clip, lane_bound=0.0, loss_bound=0.0)
+        return replace(plan, dimension=canaries, noise="system")
+    quiet = replace(plan, record_bound=plan.clip, lane_bound=0.0, loss_bound=0.0)
+    return replace(quiet, dimension=canaries, noise="system")
 
 
-def release_of(plan: MechanismPlan, canaries: int, source: Source = SystemEntropy) -> Release:
-    """One release of `plan` as a game: coins to what its sum says of each canary, in clips.
+def release_of(plan: MechanismPlan, canaries: int, source: Source = SystemEntropy, *, releases: int = 1) -> Release:
+    """So many releases of `plan` as a game: coins to what their sums together say of each canary, in clips.
 
     source  where sampling and noise come from; system entropy wherever something is to be learned of the mechanism
     Errors: Refusal JOB_INVALID.
     """
-    sized_plan = sized(plan, canaries)
-    if plan.purpose == "counts":
-        return lambda members: _counted(sized_plan, members, source)
-    return lambda members: (_local if plan.mode == "M1" else _summed)(sized_plan, members, source)
+    asked = sized(plan, canaries)
+    once = _counted if plan.purpose == "counts" else _local if plan.mode == "M1" else _summed
+    return lambda members: np.sum([once(asked, members, source) for _ in range(releases)], axis=0)
 
 
 def site_release(mechanism: SiteMechanism, source: Source = SystemEntropy) -> Release:
@@ -130,15 +129,17 @@ def _site_sum(mechanism: SiteMechanism, members: Coins, source: Source) -> Score
     return codec.total(opened, seed)[: members.size] / mechanism.clip
 
 
-def _guarded(plan: MechanismPlan, value: Clipped | Counted, noise: Entropy) -> NDArray[np.generic]:
+def _guarded(plan: MechanismPlan, value: Clipped | Counted, noise: Entropy) -> Scores:
     """What a guard with a ledger of its own lets out."""
-    with tempfile.TemporaryDirectory(prefix="hushfed-audit-") as folder:
-        with open_ledger(Path(folder) / "ledger.sqlite", Owner(1, "0" * 32), Signer.generate()) as ledger:
-            guard = Guard(ledger, Limit(1e6, plan.delta))
-            paid = guard.reserve(plan, _WHO)
-            if isinstance(value, Counted):
-                return guard.release_counts(paid, value, noise).lanes
-            return guard.release_sum(paid, value, noise).lanes
+    with (
+        tempfile.TemporaryDirectory(prefix="hushfed-audit-") as folder,
+        open_ledger(Path(folder) / "ledger.sqlite", Owner(1, "0" * 32), Signer.generate()) as ledger,
+    ):
+        guard = Guard(ledger, Limit(1e6, plan.delta))
+        paid = guard.reserve(plan, _WHO)
+        if isinstance(value, Counted):
+            return guard.release_counts(paid, value, noise).lanes.astype(np.float64)
+        return guard.release_sum(paid, value, noise).lanes.astype(np.float64)
 
 
 def _dirac(plan: MechanismPlan, members: Coins) -> tuple[Records, Workbench]:
