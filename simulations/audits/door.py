@@ -34,6 +34,8 @@ Heads = Annotated[Path | None, typer.Option("--heads", help="JSON of ledger head
 Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
 
 app.command("canaries")(attack_door.audit_canaries)
+app.command("membership")(attack_door.audit_membership)
+app.command("inversion")(attack_door.audit_inversion)
 
 
 @app.command("privacy")

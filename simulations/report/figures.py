@@ -52,9 +52,11 @@ class Axis:
     high: float
     label: str = ""
     percent: bool = False
+    power: bool = False  # values are logarithms to base 10, labels what they stand for
 
     def text(self, value: float) -> str:
         """A tick's label."""
+        value = 10**value if self.power else value
         return f"{round(100 * value, 6):g} %" if self.percent else f"{value:g}"
 
 
