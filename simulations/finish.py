@@ -20,7 +20,7 @@ from common.parameters import Flat
 from common.statement import signed, statement_of
 from common.work import model_of
 from deploy.provision import FederationFolder
-from simulations.audits.history import HISTORY
+from simulations.audits.runs import HISTORY
 from simulations.rebuilt import told
 from simulations.report.page import build
 from simulations.scenario import Scenario

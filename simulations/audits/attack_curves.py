@@ -16,7 +16,7 @@ from simulations.audits.intervals import Interval
 Scores = NDArray[np.float64]
 Statistic = Callable[[Scores, Scores], float]
 
-DRAWS = 4000  # of a bootstrap
+DRAWS = 2000  # of a bootstrap
 
 
 def auc(members: Scores, others: Scores) -> float:

@@ -14,9 +14,7 @@ from common.parameters import Flat
 from common.work import Work
 from simulations.audits.accounts import books_of, members_of
 from simulations.audits.models import started
-from simulations.audits.runs import Run
-
-HISTORY = "history.safetensors"
+from simulations.audits.runs import HISTORY, Run
 
 
 def history_of(run: Run, work: Work) -> tuple[Flat, ...] | None:

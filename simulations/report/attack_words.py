@@ -47,8 +47,8 @@ _PLANTED = (
     "model, its accuracy and its fairness are those of such a run: use it for nothing else."
 )
 _REBUILT = (
-    "These are training records of a simulated world. A page that shows them must not leave the place where those may be "
-    "seen."
+    "These are training records of a simulated world. A page that shows them must not leave the place where those may "
+    "be seen."
 )
 _MISSING = "Not attacked yet by {}: hushfed audit NAME RUN makes the attack and adds it here."
 
@@ -120,13 +120,11 @@ def _pictures(inversion: Mapping[str, Any]) -> list[list[Markup | None]]:
     if inversion["kind"] != "image":
         return []
     names = {"original": "the record", "without_dp": "from its gradient", "with_dp": "from what the mechanism releases"}
-    return [
-        [
-            picture(f"{title}, {one['site']}", one[name], one["shape"]) if one[name] else None
-            for name, title in names.items()
-        ]
-        for one in inversion["shown"]
-    ]
+    return [[_picture(one, name, title) for name, title in names.items()] for one in inversion["shown"]]
+
+
+def _picture(one: Mapping[str, Any], name: str, title: str) -> Markup | None:
+    return picture(f"{title}, {one['site']}", one[name], one["shape"]) if one[name] else None
 
 
 def _membership_key(membership: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from common.config import digest
 from common.errors import Code, Refusal
@@ -24,8 +27,7 @@ def mark_of(run: Run) -> str:
 def kept(run: Run) -> dict[str, Any]:
     """The attacks that were made on exactly this run, by name; None for those that were not."""
     before, mark = _before(run.folder), mark_of(run)
-    found = {name: before.get(name) for name in ATTACKS}
-    return {name: one if isinstance(one, dict) and one.get("run_mark") == mark else None for name, one in found.items()}
+    return {name: one if _fits(one := before.get(name), name, mark) else None for name in ATTACKS}
 
 
 def settings_before(folder: Path) -> tuple[Tolerance, Sequence[str]]:
@@ -45,6 +47,39 @@ def refuse_unwritable(folder: Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         why = "the result is written into audit.json and report.html"
         raise Refusal(Code.FILE_UNWRITABLE, f"{folder} not attacked", why, "Copy the run to a folder of yours")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Metric:
+    value: float
+    low: float | None
+    high: float | None
+    tolerance: float | None
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attack:
+    """What the page relies on in every attack's result."""
+
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"]
+    reason: str
+    method: str
+    metrics: dict[str, _Metric]
+    run_mark: str
+
+
+_MORE = {"canaries": (), "membership": ("curves", "rates", "allowed"), "inversion": ("kind", "protected", "shown")}
+
+
+def _fits(one: Any, name: str, mark: str) -> bool:
+    """Whether a result was made of this run, and has the form in which it was written."""
+    try:
+        msgspec.convert(one, type=_Attack, strict=True)
+    except msgspec.ValidationError:
+        return False
+    return bool(one["run_mark"] == mark) and all(more in one for more in _MORE[name])
 
 
 def _before(folder: Path) -> Mapping[str, Any]:

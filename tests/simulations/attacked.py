@@ -13,9 +13,9 @@ EVERYBODY = "job.privacy.sampling_rate=1.0"  # no chance of sampling between a c
 CANARIES = "world.canaries.count=200"
 
 
-def attacked(folder: Path, *changes: str, data: str = "digits") -> Path:
-    """The run directory of a world with these settings, under `folder`."""
-    scenario = read_scenario(example(data), [*SMALL, EVERYBODY, *changes])
+def attacked(folder: Path, *changes: str, data: str = "digits", private: bool = True) -> Path:
+    """The run directory of a world with these settings, under `folder`; `private` sets a small epsilon."""
+    scenario = read_scenario(example(data), [*((*SMALL, EVERYBODY) if private else ()), *changes])
     done = simulate(scenario, folder / "world")
     finish(scenario, done.work.job, done.federation, done.record, folder / "run")
     return folder / "run"
