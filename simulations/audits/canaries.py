@@ -10,7 +10,7 @@ from common.privacy.mechanism import MechanismPlan
 from common.randomness import SystemEntropy, child_numpy
 from simulations.audits import mechanisms
 from simulations.audits.canary_scores import Evidence, by_loss, by_rounds
-from simulations.audits.claimed import Claim, claim_of, refuse_strangers, simulated_work, worst
+from simulations.audits.claimed import Claim, signed_claim, simulated_work, worst
 from simulations.audits.games import Bound, Game, bound, play
 from simulations.audits.history import history_of
 from simulations.audits.intervals import Verdict
@@ -43,8 +43,7 @@ def audit(run: Run) -> dict[str, Any]:
             "none were planted in it",
             "Simulate it again with some: hushfed simulate run SCENARIO.toml --set world.canaries.count=400",
         )
-    refuse_strangers(run)
-    claim, work = claim_of(run), simulated_work(run)
+    work, claim = simulated_work(run), signed_claim(run)
     history = history_of(run, work)
     evidence = Evidence(run, work, rebuilt(run.facts), history or (_final(run),))
     metrics = {**_of_run(evidence, claim, kept=history is not None), **_of_mechanism(work.training, len(run.rounds))}

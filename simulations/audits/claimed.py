@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import Code, Refusal
+from common.privacy.units import Unit
 from common.secagg.manifest import manifest_from
 from common.work import Work, work_of
 from simulations.audits import privacy
@@ -52,23 +53,36 @@ def claim_of(run: Run) -> Claim:
 
 
 def simulated_work(run: Run) -> Work:
-    """The work of a simulated run. Errors: Refusal DATA_INVALID for a run that was no simulation; as `work_of`."""
-    return work_of(scenario_of(run.facts).job, manifest_from(run.facts["manifest"]))
+    """The work of a simulated run whose promises are about single records, as these attacks are.
+
+    Errors: Refusal DATA_INVALID for a run that was no simulation or that protects whole sites; as `work_of`.
+    """
+    work = work_of(scenario_of(run.facts).job, manifest_from(run.facts["manifest"]))
+    if work.training.unit is Unit.SITE:
+        raise Refusal(
+            Code.DATA_INVALID,
+            f"{run.folder} not attacked",
+            f"mode {work.training.mode} protects whole sites, and these attacks look for single records",
+            "Attack a run of mode M1, M2 or none",
+        )
+    return work
 
 
-def refuse_strangers(run: Run) -> None:
-    """Refuse a run whose record is not the one that was signed: an attack on something else would say nothing of it.
+def signed_claim(run: Run) -> Claim:
+    """The claim of a run whose record is the one that was signed: an attack on another would say nothing of it.
 
     Errors: Refusal DATA_INVALID.
     """
+    claim = claim_of(run)
     changed = {"RECORD_UNSIGNED", "RECORD_MISMATCH", "ROUNDS_MISMATCH", "MODEL_MISMATCH", "MODEL_MISSING"}
-    if found := sorted(changed & set(claim_of(run).problems)):
+    if found := sorted(changed & set(claim.problems)):
         raise Refusal(
             Code.DATA_INVALID,
             f"{run.folder} not attacked",
             f"the privacy audit found {', '.join(found)}",
             "See `hushfed audit privacy`, and use the run as it was written",
         )
+    return claim
 
 
 def worst(metrics: Mapping[str, Mapping[str, Any]], *needed: str) -> Verdict:

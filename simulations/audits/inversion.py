@@ -17,7 +17,7 @@ from common.privacy.mechanism import MechanismPlan
 from common.privacy.noise import normals
 from common.randomness import ReplayEntropy, child, child_numpy
 from common.work import Work, model_of
-from simulations.audits.claimed import refuse_strangers, simulated_work
+from simulations.audits.claimed import signed_claim, simulated_work
 from simulations.audits.gradient_inversion import Flat64, by_division, by_optimisation
 from simulations.audits.gradients import gradients
 from simulations.audits.intervals import Verdict
@@ -58,8 +58,8 @@ def audit(run: Run, records: int = RECORDS) -> dict[str, Any]:
     gives no record away by these attacks; CONFIG_INVALID.
     """
     finite(records, "records", at_least=1, at_most=64)
-    refuse_strangers(run)
     work = simulated_work(run)
+    signed_claim(run)
     image = work.job.data.image is not None
     shown = _attacked(run, work, records)
     metrics = _of_images(shown) if image else _of_tables(shown)

@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.guard import Guard, Limit
+from client.guard import Guard
+from client.limits import Limit
 from client.private_step import train_privately
+from client.site_level import bounded
 from client.trainer import Workbench, gradient_lanes
 from common.data import Records
 from common.errors import Code, Refusal
@@ -31,13 +33,16 @@ from common.privacy.distributed import SiteMechanism
 from common.privacy.entries import Facts
 from common.privacy.ledger import Owner, open_ledger
 from common.privacy.mechanism import MechanismPlan
+from common.privacy.noise import integer_noise
 from common.privacy.sampler import poisson
+from common.privacy.units import Unit
 from common.randomness import Entropy, SystemEntropy
 from common.secagg.masks import reduce
 from simulations.audits.games import Coins, Release, Scores
 
 Source = Callable[[], Entropy]  # a new stream for each use, as a site draws one for each release
 
+FEW = 10  # sites in one sum of a game in which the sites are the canaries, if no more are needed for the noise
 LOUD = 1e3  # how many times the clip a canary's gradient is: only clipping makes it small
 STILL = 1e-6  # rate of learning at which the model stays where it is, and every step sees the same gradients
 _WHO = Facts(run="audit", round=1, order="audit")
@@ -57,8 +62,14 @@ def sized(plan: MechanismPlan, canaries: int) -> MechanismPlan:
         raise Refusal(
             Code.JOB_INVALID, "Mechanism not audited", "it adds no noise and claims nothing", "Audit a private run"
         )
+    if plan.separation:
+        why = "its noise is correlated over rounds, which this game does not play"
+        raise Refusal(Code.JOB_INVALID, "Mechanism not audited", why, "Audit a run of another mode")
     if plan.purpose == "counts":
         return replace(plan, dimension=canaries, noise="system")
+    if plan.unit is Unit.SITE:
+        alone = replace(plan, record_bound=1.0, lane_bound=0.0, adaptive=False, layered=False)
+        return replace(alone, dimension=max(plan.honest, FEW), noise="system")
     quiet = replace(plan, record_bound=plan.clip, lane_bound=0.0, loss_bound=0.0)
     return replace(quiet, dimension=canaries, noise="system")
 
@@ -71,6 +82,7 @@ def release_of(plan: MechanismPlan, canaries: int, source: Source = SystemEntrop
     """
     asked = sized(plan, canaries)
     once = _counted if plan.purpose == "counts" else _local if plan.mode == "M1" else _summed
+    once = _sites if plan.unit is Unit.SITE and plan.purpose == "train" else once
     return lambda members: np.sum([once(asked, members, source) for _ in range(releases)], axis=0)
 
 
@@ -116,6 +128,28 @@ def _counted(plan: MechanismPlan, members: Coins, source: Source) -> Scores:
         here = members & (np.arange(members.size) % plan.honest == site)
         total += _guarded(plan, Counted(here.astype(np.int64)), source())
     return total
+
+
+def _sites(plan: MechanismPlan, members: Coins, source: Source) -> Scores:
+    """Modes M3 and M4: sums of updates of sites, each of which is a canary with a coordinate of its own, or absent.
+
+    A site that is absent gives zeros, and in M4 its noise; the last sum has fewer canaries, never fewer sites.
+    """
+    width = plan.dimension
+    padded = np.append(members, np.zeros(-members.size % width, bool)).reshape(-1, width)
+    return np.concatenate([_one_sum(plan, part, source) for part in padded])[: members.size]
+
+
+def _one_sum(plan: MechanismPlan, members: Coins, source: Source) -> Scores:
+    """One sum: of `honest` sites with noise each, or of all with the coordinator's."""
+    total = np.zeros(plan.dimension)
+    for place, member in enumerate(members):
+        change = np.zeros(plan.dimension)
+        change[place] = LOUD * plan.clip * bool(member)
+        total += np.rint(bounded(change, plan, 0.0).total * plan.scale)
+    for _ in range(1 if plan.central else plan.honest):
+        total += integer_noise(plan, source())
+    return total / plan.scale
 
 
 def _site_sum(mechanism: SiteMechanism, members: Coins, source: Source) -> Scores:

@@ -24,7 +24,7 @@ from simulations.audits.attack_curves import (
     largest_auc,
     largest_rate,
 )
-from simulations.audits.claimed import Claim, claim_of, refuse_strangers, simulated_work, worst
+from simulations.audits.claimed import Claim, signed_claim, simulated_work, worst
 from simulations.audits.gradients import losses_of
 from simulations.audits.intervals import Interval, verdict
 from simulations.audits.models import flat_of
@@ -53,8 +53,7 @@ def audit(run: Run, shadows: int = SHADOWS, step: Step = lambda _: None) -> dict
     Errors: Refusal DATA_INVALID for a run that was no simulation or is not as written; CONFIG_INVALID.
     """
     finite(shadows, "shadows", at_least=4, at_most=4096)
-    refuse_strangers(run)
-    claim, work, sites = claim_of(run), simulated_work(run), rebuilt(run.facts)
+    work, claim, sites = simulated_work(run), signed_claim(run), rebuilt(run.facts)
     attacks, members = _attacks(run, work, sites, shadows, step)
     parted = {name: (scores[members], scores[~members]) for name, scores in attacks.items()}
     metrics = _metrics(parted, claim, child_numpy(work.job.seed, "audit", "bootstrap"))

@@ -17,6 +17,7 @@ from common.errors import Refusal
 from common.privacy.distributed import SiteMechanism
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.plan import PrivacySettings, plan_counts, plan_training
+from common.privacy.site_plan import plan_site
 from common.randomness import ReplayEntropy, SystemEntropy
 from simulations.audits.games import bound, play
 from simulations.audits.mechanisms import claimed, release_of, site_release, sized
@@ -41,7 +42,17 @@ def counting() -> MechanismPlan:
     )
 
 
+def of_sites(mode: str) -> MechanismPlan:
+    more = {"colluding": 0} if mode == "M4" else {}
+    settings = PrivacySettings(
+        mode=mode, unit="site", epsilon=2.0, delta=1e-5, clip=0.5, spare_rounds=0, evaluation_epsilon=2.0, **more
+    )  # type: ignore[arg-type]
+    return plan_site(settings, rounds=1, dimension=3, quorum=20, sites=20)
+
+
 GAMES = {
+    "M3": (lambda: release_of(of_sites("M3"), CANARIES), claimed(of_sites("M3"))),
+    "M4": (lambda: release_of(of_sites("M4"), CANARIES), claimed(of_sites("M4"))),
     "M1": (lambda: release_of(plan("M1"), CANARIES), claimed(plan("M1"))),
     "M1 sampled": (lambda: release_of(plan("M1", rate=0.5, steps=4), CANARIES), claimed(plan("M1", rate=0.5, steps=4))),
     "M2": (lambda: release_of(plan("M2"), CANARIES), claimed(plan("M2"))),
@@ -66,6 +77,10 @@ def test_what_a_mechanism_promises_is_not_ruled_out(name):
 def weaken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every mechanism adds a fifth of the noise that it accounts for."""
     normals, integers = client.private_step.normals, client.guard.integer_noise
+    monkeypatch.setattr(
+        simulations.audits.mechanisms, "integer_noise",
+        lambda plan, entropy: integers(replace(plan, noise_multiplier=0.2 * plan.noise_multiplier), entropy),
+    )  # fmt: skip
     discrete = common.secagg.distributed.discrete_gaussian
     monkeypatch.setattr(client.private_step, "normals", lambda count, entropy: 0.2 * normals(count, entropy))
     monkeypatch.setattr(
@@ -125,5 +140,7 @@ def test_a_plan_without_noise_and_sums_of_too_few_sites_are_refused():
     )
     with pytest.raises(Refusal):
         sized(nothing, 10)
+    with pytest.raises(Refusal, match="correlated over rounds"):
+        sized(replace(of_sites("M3"), separation=3), 10)
     with pytest.raises(Refusal):
         site_release(SITES)(np.zeros(30, bool))
