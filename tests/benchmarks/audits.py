@@ -26,15 +26,20 @@ def games(sigma: float, trials: int) -> list[Bound]:
     return [bound(play(release, CANARIES, SystemEntropy()), DELTA) for _ in range(trials)]
 
 
+def row(*cells: str) -> None:
+    """Write one line of the table."""
+    sys.stdout.write("".join(f"{cell:>12}" for cell in cells) + "\n")
+
+
 def main(trials: int = TRIALS) -> None:
     """Print one row for each noise multiplier."""
-    print(f"{CANARIES} canaries, delta {DELTA:g}, {trials} games a row")
-    print(f"{'sigma':>6} {'epsilon':>8} {'bound':>7} {'Gaussian':>9} {'accused':>8} {'a fifth caught':>15}")
+    sys.stdout.write(f"{CANARIES} canaries, delta {DELTA:g}, {trials} games a row\n")
+    row("sigma", "epsilon", "bound", "Gaussian", "accused", "0.2 caught")
     for sigma in (0.5, 1.0, 2.0, 4.0):
         truth, whole, weak = gaussian_epsilon(1 / sigma, DELTA), games(sigma, trials), games(0.2 * sigma, trials)
         means = [float(np.mean([getattr(one, name) for one in whole])) for name in ("epsilon", "gaussian")]
-        accused, caught = (float(np.mean([one.epsilon > truth for one in some])) for some in (whole, weak))
-        print(f"{sigma:6.1f} {truth:8.2f} {means[0]:7.2f} {means[1]:9.2f} {accused:8.1%} {caught:15.1%}")
+        rates = [float(np.mean([one.epsilon > truth for one in some])) for some in (whole, weak)]
+        row(f"{sigma:g}", *(f"{value:.2f}" for value in (truth, *means)), *(f"{rate:.1%}" for rate in rates))
 
 
 if __name__ == "__main__":
