@@ -39,8 +39,8 @@ def baselines(build: Build, task: Task, trains: Sequence[Records], holdouts: Seq
 
     A site without training records has no model, so its accuracy is None. Not private: for simulations only.
     """
-    held = _union(holdouts)
-    pooled = _accuracy(_trained(build(), task, _union(trains)), task, held)
+    held = union(holdouts)
+    pooled = _accuracy(_trained(build(), task, union(trains)), task, held)
     alone = tuple(_accuracy(_trained(build(), task, one), task, held) if len(one) else None for one in trains)
     return Baselines(pooled, alone)
 
@@ -64,7 +64,7 @@ def _accuracy(model: nn.Module, task: Task, records: Records) -> float | None:
     return float(task.correct(model(records.inputs), records.labels).mean())
 
 
-def _union(parts: Sequence[Records]) -> Records:
+def union(parts: Sequence[Records]) -> Records:
     """The records of all sites, one after the other."""
     return Records(
         torch.cat([part.inputs for part in parts]),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 from common.errors import Code, Refusal
 from common.identity import Signer
@@ -20,6 +20,8 @@ from common.parameters import Flat
 from common.statement import signed, statement_of
 from common.work import model_of
 from deploy.provision import FederationFolder
+from simulations.audits.runs import HISTORY
+from simulations.rebuilt import told
 from simulations.report.page import build
 from simulations.scenario import Scenario
 from simulations.yardsticks import measure
@@ -55,6 +57,9 @@ def finish(scenario: Scenario, job: Job, federation: FederationFolder, result: P
         rows = [row | {"exact_accuracy": exact} for row, exact in zip(rows, found.curve, strict=True)]
     table |= {"accuracy": found.accuracy, "baselines": found.as_dict()}
     table["seeds"] = {"job": job.seed, "world": scenario.world.seed}
+    table["world"] = told(scenario, federation)
+    if scenario.world.canaries:
+        _keep_history(part / HISTORY, result.parent / "history")
     statement = statement_of(table, rows, (part / "model.safetensors").read_bytes())
     table |= signed(statement, Signer.load(federation.coordinator / "identity.key"))
     (part / "rounds.jsonl").write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
@@ -64,6 +69,12 @@ def finish(scenario: Scenario, job: Job, federation: FederationFolder, result: P
         out.rmdir()
     part.replace(out)
     return summary(table, out)
+
+
+def _keep_history(path: Path, history: Path) -> None:
+    """Write the model before the first round and after each, float32 [d] by number of rounds: what audits attack."""
+    models = {file.stem: np.frombuffer(file.read_bytes(), "<f4") for file in sorted(history.glob("*.f32"))}
+    path.write_bytes(save(models))
 
 
 def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from common.randomness import child_numpy
 from common.secagg.rules import Rules
 from deploy.provision import FederationFolder, SitePlan, provision
 from simulations.datasets import Dataset, dataset, write_csv
 from simulations.partitioners import Rows, partition
+from simulations.planting import Planting, plant
 from simulations.scenario import Scenario
 
 
@@ -20,16 +24,44 @@ def settle(scenario: Scenario, root: Path) -> FederationFolder:
 
     Errors: Refusal FILE_EXISTS, and those of the data set, the deal and the manifest.
     """
+    plot = plot_of(scenario)
+    with tempfile.TemporaryDirectory() as folder:
+        plans = []
+        for site, name in enumerate(plot.names):
+            path = Path(folder) / f"{name}.csv"
+            write_csv(plot.planting.data, plot.held(site), path)
+            plans.append(_plan(scenario, name, path, plot.expected(site)))
+        return provision(root, scenario.job.name, plans, rules_of(scenario, len(plot.names)))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Which rows of the data set, and which canaries, every site of a world holds; a scenario alone fixes it.
+
+    names     of the sites      dealt  real rows of each      planting  the data set with its canaries
+    """
+
+    names: tuple[str, ...]
+    dealt: tuple[Rows, ...]
+    planting: Planting
+
+    def held(self, site: int) -> Rows:
+        """Rows of the site's file: its real records, then the canaries that are in."""
+        return np.concatenate([self.dealt[site], self.planting.added(site)])
+
+    def expected(self, site: int) -> int:
+        """How many records the site has, its canaries counted by their chance: coins are nobody's business."""
+        return len(self.dealt[site]) + len(self.planting.rows[site]) // 2
+
+
+def plot_of(scenario: Scenario) -> Plot:
+    """The plot of a scenario. Errors: Refusal of the data set and the deal."""
     data = dataset(scenario.job.dataset)
     dealt = deal(scenario, data)
     names = scenario.world.site_names(len(dealt))
-    with tempfile.TemporaryDirectory() as folder:
-        plans = []
-        for name, rows in zip(names, dealt, strict=True):
-            path = Path(folder) / f"{name}.csv"
-            write_csv(data, rows, path)
-            plans.append(_plan(scenario, name, path, len(rows)))
-        return provision(root, scenario.job.name, plans, rules_of(scenario, len(dealt)))
+    keys = [split_key(scenario, name) for name in names]
+    world = scenario.world
+    return Plot(names, dealt, plant(data, world.canaries, world.seed, keys, world.holdout))
 
 
 def deal(scenario: Scenario, data: Dataset) -> tuple[Rows, ...]:

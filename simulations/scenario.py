@@ -15,6 +15,7 @@ from common.job import Job
 from common.ranges import share
 from simulations.datasets import dataset
 from simulations.partitioners import Partition
+from simulations.planting import CanarySettings
 
 EXAMPLES = ("clinics", "digits", "digits-local")
 
@@ -43,6 +44,7 @@ class World:
     corrupt_max  unmasking sites that may be corrupt. Left out, as many as the trust condition allows; with masks_each
                  one, since every further one makes smaller sums possible
     holdout  share of every site's records kept for evaluation      names  what the sites are called: clinic-a, …
+    canaries records that are made up for `hushfed audit canaries`; none if left out
     """
 
     holdout: float
@@ -54,6 +56,7 @@ class World:
     corrupt_max: int | None = None
     faults: FaultSettings = FaultSettings()
     names: str = "site"
+    canaries: CanarySettings | None = None
 
     def __post_init__(self) -> None:
         finite(self.holdout, "world.holdout", above=0, at_most=0.9)

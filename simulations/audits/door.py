@@ -9,7 +9,8 @@ import typer
 
 from common import console
 from common.errors import Code, Refusal
-from simulations.audits import fairness, privacy, tables
+from simulations.audits import attack_door, fairness, privacy, tables
+from simulations.audits.attack_door import EXITS
 from simulations.audits.fairness import Tolerance
 from simulations.audits.groups import Tally, from_release
 from simulations.audits.intervals import Verdict
@@ -32,11 +33,9 @@ Governance = Annotated[str | None, typer.Option("--governance", help="Key that s
 Heads = Annotated[Path | None, typer.Option("--heads", help="JSON of ledger heads by site, as keepers noted them.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
 
-_EXITS = {
-    Verdict.PASS: console.Exit.DONE,
-    Verdict.FAIL: console.Exit.FAIL,
-    Verdict.INCONCLUSIVE: console.Exit.INCONCLUSIVE,
-}
+app.command("canaries")(attack_door.audit_canaries)
+app.command("membership")(attack_door.audit_membership)
+app.command("inversion")(attack_door.audit_inversion)
 
 
 @app.command("privacy")
@@ -52,7 +51,7 @@ def audit_privacy(
     """Verify record, ledgers and model by their signatures, and recompute every epsilon from the plans alone."""
     found = privacy.audit(read_run(run), read_anchors(manifest, governance, heads))
     console.emit(found if json else _legible(found) | {"compare": _compare(found)}, json=json)
-    return _EXITS[Verdict(found["verdict"])]
+    return EXITS[Verdict(found["verdict"])]
 
 
 def _compare(found: dict[str, Any]) -> str:
@@ -95,7 +94,7 @@ def audit_fairness(
         tally = tables.read(table, columns)
     found = fairness.audit(tally, asked)
     console.emit(found if json else _readable(found), json=json)
-    return _EXITS[Verdict(found["verdict"])]
+    return EXITS[Verdict(found["verdict"])]
 
 
 def _released(run: Path, sensitive: list[str]) -> Tally:

@@ -10,7 +10,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from common.parameters import Layout
+from common.errors import Code, Refusal
+from common.parameters import Flat, Layout
 from common.work import Work
 from simulations.audits.accounts import Account
 from simulations.audits.problems import Finding, Problem
@@ -26,8 +27,8 @@ def unlike_the_ledgers(run: Run, work: Work | None, accounts: Iterable[Account])
     """
     if run.model is None:
         yield Finding(Problem.MODEL_MISSING, "", "model.safetensors is not there")
-    started = _started(accounts)
-    apart = sorted(after for after, models in started.items() if len(set(models.values())) > 1)
+    after_rounds = started(accounts)
+    apart = sorted(after for after, models in after_rounds.items() if len(set(models.values())) > 1)
     if apart:
         detail = f"sites started from different parameters after round {apart[0]}, of {len(apart)} such rounds"
         yield Finding(Problem.MODEL_INCONSISTENT, "", detail)
@@ -37,12 +38,12 @@ def unlike_the_ledgers(run: Run, work: Work | None, accounts: Iterable[Account])
     if digest is None:
         yield Finding(Problem.MODEL_MISMATCH, "", "model.safetensors is no model of the job")
         return
-    for site, models in sorted(started.get(len(run.rounds), {}).items()):
+    for site, models in sorted(after_rounds.get(len(run.rounds), {}).items()):
         if models != digest:
             yield Finding(Problem.MODEL_MISMATCH, site, "its ledger names other parameters after the last round")
 
 
-def _started(accounts: Iterable[Account]) -> dict[int, dict[str, str]]:
+def started(accounts: Iterable[Account]) -> dict[int, dict[str, str]]:
     """By number of rounds before: which parameters each site started from, as its ledger says, all attempts joined."""
     found: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for account in accounts:
@@ -53,8 +54,27 @@ def _started(accounts: Iterable[Account]) -> dict[int, dict[str, str]]:
     return {after: {site: " ".join(sorted(seen)) for site, seen in sites.items()} for after, sites in found.items()}
 
 
+def flat_of(model: bytes, layout: Layout) -> Flat:
+    """The parameters in the bytes of a model file. Errors: Refusal DATA_INVALID if it is no model of the layout."""
+    flat = _flat(model, layout)
+    if flat is None:
+        raise Refusal(
+            Code.DATA_INVALID,
+            "model.safetensors not read",
+            "it is no model of the job",
+            "Use the run as it was written",
+        )
+    return flat
+
+
 def _digest(model: bytes, layout: Layout) -> str | None:
     """SHA-256 of the parameters as an order carries them; None for a file that does not hold exactly this layout."""
+    flat = _flat(model, layout)
+    return None if flat is None else hashlib.sha256(flat.astype("<f4").tobytes()).hexdigest()
+
+
+def _flat(model: bytes, layout: Layout) -> Flat | None:
+    """The parameters of a model file in their order; None if it does not hold exactly this layout."""
     try:
         arrays = load(model)
     except (SafetensorError, ValueError, KeyError, TypeError):
@@ -64,5 +84,5 @@ def _digest(model: bytes, layout: Layout) -> str | None:
         return None
     if any(array.dtype != np.float32 for array in arrays.values()):
         return None
-    flat = np.concatenate([arrays[name].reshape(-1) for name in layout.names])
-    return hashlib.sha256(flat.astype("<f4").tobytes()).hexdigest()
+    flat: Flat = np.concatenate([arrays[name].reshape(-1) for name in layout.names])
+    return flat

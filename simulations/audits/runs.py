@@ -15,6 +15,7 @@ from simulations.audits.shape import check_facts, check_round, invalid, read_obj
 
 SCHEMA = 1
 MOST_BYTES = 2**30  # of one file of a record; models of 10^8 parameters pass
+HISTORY = "history.safetensors"  # of a run with canaries: the model before the first round and after each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +91,8 @@ def digest_of(value: object) -> str | None:
 
 def artifacts(run: Run) -> list[dict[str, Any]]:
     """Name, size in bytes and SHA-256 of every file that the run itself wrote."""
-    names = ["run.json", "rounds.jsonl", "model.safetensors", "coordinator.jsonl"]
-    names += [*(f"ledgers/{name}.jsonl" for name in run.ledgers)]
+    ledgers = [f"ledgers/{name}.jsonl" for name in run.ledgers]
+    names = ["run.json", "rounds.jsonl", "model.safetensors", HISTORY, "coordinator.jsonl", *ledgers]
     found = [(name, run.folder / name) for name in names if (run.folder / name).is_file()]
     return [
         {"name": name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

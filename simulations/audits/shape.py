@@ -79,6 +79,22 @@ class _Refused:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Canaries:
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    canaries: _Canaries | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _World:
+    settings: _Settings
+    records: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Facts:
     """run.json, as far as audits and report rely on it."""
 
@@ -93,6 +109,7 @@ class _Facts:
     ledgers_missing: list[_Refused] | None = None
     versions: dict[str, Any] | None = None
     noise: str | None = None
+    world: _World | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

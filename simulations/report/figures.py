@@ -52,9 +52,11 @@ class Axis:
     high: float
     label: str = ""
     percent: bool = False
+    power: bool = False  # values are logarithms to base 10, labels what they stand for
 
     def text(self, value: float) -> str:
         """A tick's label."""
+        value = 10**value if self.power else value
         return f"{round(100 * value, 6):g} %" if self.percent else f"{value:g}"
 
 
@@ -73,37 +75,37 @@ class Chart:
 def curves(chart: Chart) -> Markup:
     """A line chart; names show on hover."""
     floor = chart.height - _BOTTOM
-    across = _scale(chart.x, _LEFT, WIDTH - _RIGHT)
-    up = _scale(chart.y, floor, _TOP)
+    across = Scale(chart.x, _LEFT, WIDTH - _RIGHT)
+    up = Scale(chart.y, floor, _TOP)
     parts = [_grid_line(up(tick), chart.y.text(tick)) for tick in ticks(chart.y)]
     bottom = floor + 16
-    parts += [_text(across(tick), bottom, chart.x.text(tick), "tick", "middle") for tick in ticks(chart.x, whole=True)]
-    parts.append(_text(_LEFT - 6, bottom, chart.x.label, "tick", "end"))
+    parts += [text(across(tick), bottom, chart.x.text(tick), "tick", "middle") for tick in ticks(chart.x, whole=True)]
+    parts.append(text(_LEFT - 6, bottom, chart.x.label, "tick", "end"))
     shown = [(level, up(level.value)) for level in chart.levels if chart.y.low <= level.value <= chart.y.high]
     parts += [_level(level, y) for level, y in shown]
     parts += [_curve(curve, across, up) for curve in chart.curves]
-    parts += [_text(WIDTH - _RIGHT - 2, y - 4, one.label, "label", "end") for one, y in shown if one.label]
-    return _svg(chart.title, chart.height, parts)
+    parts += [text(WIDTH - _RIGHT - 2, y - 4, one.label, "label", "end") for one, y in shown if one.label]
+    return svg(chart.title, chart.height, parts)
 
 
 def whiskers(title: str, rows: Sequence[Whisker], axis: Axis, zone: tuple[float, float] | None = None) -> Markup:
     """A forest plot: one row a whisker, its name above it; `zone` shades the accepted values."""
     step, head = 44.0, 8.0
     height = head + step * len(rows) + _BOTTOM
-    across = _scale(axis, 10, WIDTH - 18)
+    across = Scale(axis, 10, WIDTH - 18)
     floor = height - _BOTTOM
     parts: list[Markup] = []
     if zone is not None:
         left, right = across(max(zone[0], axis.low)), across(min(zone[1], axis.high))
-        parts.append(_tag("rect", "zone", x=left, y=head, width=right - left, height=floor - head))
-        parts.append(_tag("line", "edge", x1=right, x2=right, y1=head, y2=floor))
+        parts.append(tag("rect", "zone", x=left, y=head, width=right - left, height=floor - head))
+        parts.append(tag("line", "edge", x1=right, x2=right, y1=head, y2=floor))
     for tick in ticks(axis):
         x = across(tick)
-        parts.append(_tag("line", "grid", x1=x, x2=x, y1=head, y2=floor))
-        parts.append(_text(x, floor + 16, axis.text(tick), "tick", "middle"))
+        parts.append(tag("line", "grid", x1=x, x2=x, y1=head, y2=floor))
+        parts.append(text(x, floor + 16, axis.text(tick), "tick", "middle"))
     for place, row in enumerate(rows):
         parts.append(_whisker(row, head + place * step, across))
-    return _svg(title, height, parts)
+    return svg(title, height, parts)
 
 
 def strip(title: str, sites: Sequence[str], rounds: Sequence[int], marks: Sequence[Sequence[str]]) -> Markup:
@@ -115,17 +117,17 @@ def strip(title: str, sites: Sequence[str], rounds: Sequence[int], marks: Sequen
     parts: list[Markup] = []
     for i, site in enumerate(sites):
         top = head + i * step
-        parts.append(_text(2, top + 11, site, "name", "start"))
+        parts.append(text(2, top + 11, site, "name", "start"))
         for j, mark in enumerate(marks[i]):
             hover = f"{site}, round {rounds[j]}: {mark}"
             x = 2 + j * width
             tall = _TALL[mark]  # told apart by more than their colour
             y = top + 16 + 14 - tall
-            parts.append(_tag("rect", f"cell {mark}", hover, x=x, y=y, width=width - gap, height=tall, rx=1.5))
+            parts.append(tag("rect", f"cell {mark}", hover, x=x, y=y, width=width - gap, height=tall, rx=1.5))
     if rounds:
-        parts.append(_text(2, height - 5, f"round {rounds[0]}", "tick", "start"))
-        parts.append(_text(WIDTH - 2, height - 5, f"round {rounds[-1]}", "tick", "end"))
-    return _svg(title, height, parts)
+        parts.append(text(2, height - 5, f"round {rounds[0]}", "tick", "start"))
+        parts.append(text(WIDTH - 2, height - 5, f"round {rounds[-1]}", "tick", "end"))
+    return svg(title, height, parts)
 
 
 def bar(title: str, value: float, limit: float) -> Markup:
@@ -133,10 +135,10 @@ def bar(title: str, value: float, limit: float) -> Markup:
     share = min(1.0, max(0.0, value / limit)) if limit > 0 else 1.0
     style = "over" if value > limit else "used"
     parts = [
-        _tag("rect", "rail", x=0, y=0, width=WIDTH, height=12, rx=6),
-        _tag("rect", style, title, x=0, y=0, width=max(6.0, WIDTH * share), height=12, rx=6),
+        tag("rect", "rail", x=0, y=0, width=WIDTH, height=12, rx=6),
+        tag("rect", style, title, x=0, y=0, width=max(6.0, WIDTH * share), height=12, rx=6),
     ]
-    return _svg(title, 12, parts)
+    return svg(title, 12, parts)
 
 
 def ticks(axis: Axis, *, whole: bool = False, wanted: int = 5) -> list[float]:
@@ -162,8 +164,8 @@ def around(values: Sequence[float], *, low: float | None = None, high: float | N
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """A value axis laid onto user units."""
+class Scale:
+    """A value axis laid onto user units; values beyond its ends lie on them."""
 
     axis: Axis
     start: float
@@ -176,19 +178,15 @@ class _Scale:
         )
 
 
-def _scale(axis: Axis, start: float, end: float) -> _Scale:
-    return _Scale(axis, start, end)
-
-
-def _curve(curve: Curve, across: _Scale, up: _Scale) -> Markup:
+def _curve(curve: Curve, across: Scale, up: Scale) -> Markup:
     """The line of a curve, broken where a value is missing; a lone point becomes a dot."""
     parts: list[Markup] = []
     for run in _runs(curve.points):
         path = " ".join(f"{'L' if i else 'M'}{_n(across(x))} {_n(up(y))}" for i, (x, y) in enumerate(run))
         if len(run) == 1:
-            parts.append(_tag("circle", f"dot {curve.style}", curve.name, cx=across(run[0][0]), cy=up(run[0][1]), r=3))
+            parts.append(tag("circle", f"dot {curve.style}", curve.name, cx=across(run[0][0]), cy=up(run[0][1]), r=3))
         else:
-            parts.append(_tag("path", f"line {curve.style}", curve.name, d=path))
+            parts.append(tag("path", f"line {curve.style}", curve.name, d=path))
     return Markup("").join(parts)
 
 
@@ -203,35 +201,36 @@ def _runs(points: Sequence[tuple[float, float | None]]) -> list[list[tuple[float
 
 
 def _level(level: Level, y: float) -> Markup:
-    return _tag("line", f"level {level.style}", level.name, x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y)
+    return tag("line", f"level {level.style}", level.name, x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y)
 
 
-def _whisker(row: Whisker, top: float, across: _Scale) -> Markup:
-    parts = [_text(10, top + 16, row.name, "name", "start")]
+def _whisker(row: Whisker, top: float, across: Scale) -> Markup:
+    parts = [text(10, top + 16, row.name, "name", "start")]
     y = top + 29
     if row.value is None or row.low is None or row.high is None:
-        return parts[0] + _text(10, y + 4, row.note, "tick", "start")
+        return parts[0] + text(10, y + 4, row.note, "tick", "start")
     left, right, x = across(row.low), across(row.high), across(row.value)
     hover = f"{row.name}: {row.note}"
     parts.append(
-        _tag("rect", f"range {row.style}", hover, x=left, y=y - 3, width=max(1.0, right - left), height=6, rx=3)
+        tag("rect", f"range {row.style}", hover, x=left, y=y - 3, width=max(1.0, right - left), height=6, rx=3)
     )
-    parts.append(_tag("circle", f"point {row.style}", hover, cx=x, cy=y, r=5))
+    parts.append(tag("circle", f"point {row.style}", hover, cx=x, cy=y, r=5))
     return Markup("").join(parts)
 
 
 def _grid_line(y: float, label: str) -> Markup:
-    line = _tag("line", "grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y)
-    return line + _text(_LEFT - 6, y + 4, label, "tick", "end")
+    line = tag("line", "grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y)
+    return line + text(_LEFT - 6, y + 4, label, "tick", "end")
 
 
-def _text(x: float, y: float, words: str, style: str, anchor: str) -> Markup:
+def text(x: float, y: float, words: str, style: str, anchor: str) -> Markup:
+    """Words at a place; `anchor` says which of their ends stands there."""
     return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
         style, _n(x), _n(y), anchor, words
     )
 
 
-def _tag(name: str, style: str, hover: str = "", **attributes: float | str) -> Markup:
+def tag(name: str, style: str, hover: str = "", **attributes: float | str) -> Markup:
     """One SVG element; `hover` becomes its <title>."""
     pairs = [(key, _n(value) if isinstance(value, float | int) else value) for key, value in attributes.items()]
     inside = "".join(f' {key}="{escape(value)}"' for key, value in pairs)
@@ -239,7 +238,8 @@ def _tag(name: str, style: str, hover: str = "", **attributes: float | str) -> M
     return Markup(f'<{name} class="{escape(style)}"{inside}>{title}</{name}>')  # noqa: S704 - every part is escaped
 
 
-def _svg(title: str, height: float, parts: Sequence[Markup]) -> Markup:
+def svg(title: str, height: float, parts: Sequence[Markup]) -> Markup:
+    """A whole figure of `WIDTH` times `height` user units."""
     head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_n(WIDTH), _n(height), title)
     return head + Markup("").join(parts) + Markup("</svg>")
 

@@ -14,6 +14,7 @@ from simulations.audits.fairness import LEVEL, Tolerance
 from simulations.audits.groups import from_release
 from simulations.audits.intervals import Share, quantile, wilson
 from simulations.audits.runs import Run, artifacts
+from simulations.report.attacks import kept
 
 SCHEMA = 1
 _NOTHING = {"verdict": "INCONCLUSIVE", "reason": "the run released no counts by group", "metrics": {}, "groups": []}
@@ -34,6 +35,8 @@ def findings(run: Run, tolerance: Tolerance, sensitive: Sequence[str]) -> dict[s
         "participation": [_participation(run, row) for row in participation(run.facts, run.rounds)],
         "refusals": _refusals(run),
         "artifacts": artifacts(run),
+        "planted": _planted(run),
+        **kept(run),
     }
 
 
@@ -85,6 +88,12 @@ def _participation(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
         "has_ledger": site in run.ledgers,
         "bytes": sum(sent) if sent else None,
     }
+
+
+def _planted(run: Run) -> int | None:
+    """How many canaries were made up for the run, about half of which its model learned; None without any."""
+    settings = (run.facts.get("world") or {}).get("settings") or {}
+    return _whole((settings.get("canaries") or {}).get("count"))
 
 
 def _refusals(run: Run) -> list[dict[str, Any]]:

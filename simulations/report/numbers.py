@@ -42,6 +42,11 @@ def share(value: float | None, name: str) -> Markup:
     return number(value, 2) if name.endswith("_ratio") else percent(value)
 
 
+def figure(value: float | None, name: str) -> Markup:
+    """A figure of an attack by its name: rates and areas in per cent, all else with two decimals."""
+    return percent(value, 2) if name.rpartition("_")[2] in {"percent", "auc"} else number(value, 2)
+
+
 def _power(value: float) -> str:
     exact = Context(prec=2, rounding=ROUND_CEILING).create_decimal(Decimal(f"{value:.10g}"))
     return f"{float(exact):.1e}".replace(".0e", "e").replace("e-0", "e-")

@@ -16,6 +16,8 @@ from markupsafe import Markup
 from simulations.audits.fairness import RATES, Tolerance
 from simulations.audits.runs import Run, read_run
 from simulations.report import figures, numbers
+from simulations.report.attack_words import ATTACK_NAMES, attack_drawings, attack_words
+from simulations.report.attacks import mark_of, settings_before
 from simulations.report.card import TEMPLATES, card
 from simulations.report.drawings import NAMES, drawings, learning_key, site_key
 from simulations.report.findings import findings
@@ -29,11 +31,15 @@ def build(run: Path, *, tolerance: Tolerance = _NO_TOLERANCE, sensitive: Sequenc
 
     tolerance  what the reader accepts; without it the fairness verdict is INCONCLUSIVE
     sensitive  attributes to compare by; all that were counted if empty
+    Results of attacks that were made on this very run stay.
     Returns the path of report.html. Each file is replaced whole or not at all; equal runs give equal bytes.
     Errors: Refusal as `read_run` and the audits say.
     """
     read = read_run(run)
-    found = findings(read, tolerance, sensitive)
+    return _write(run, read, findings(read, tolerance, sensitive))
+
+
+def _write(run: Path, read: Run, found: Mapping[str, Any]) -> Path:
     written = {
         "audit.json": json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
         "report.html": page(read, found),
@@ -42,6 +48,13 @@ def build(run: Path, *, tolerance: Tolerance = _NO_TOLERANCE, sensitive: Sequenc
     for name, text in written.items():
         replace_file(run / name, text)
     return run / "report.html"
+
+
+def add(run: Path, name: str, attack: Mapping[str, Any]) -> Path:
+    """Build the report again with the result of the attack `name`; what was asked of fairness stays as it was."""
+    read = read_run(run)
+    tolerance, sensitive = settings_before(run)
+    return _write(run, read, findings(read, tolerance, sensitive) | {name: {**attack, "run_mark": mark_of(read)}})
 
 
 def page(run: Run, found: Mapping[str, Any]) -> str:
@@ -61,6 +74,9 @@ def page(run: Run, found: Mapping[str, Any]) -> str:
             bars=_bars(found["privacy"]),
             foremost=_foremost(found["privacy"]),
             names=NAMES,
+            attacks=attack_words(run, found),
+            attack_drawings=attack_drawings(found),
+            attack_names=ATTACK_NAMES,
             learning_key=learning_key(run, found["learning"]),
             rates=_rates(found["fairness"]["groups"]),
             site_key=site_key(run),
@@ -80,7 +96,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("number", "percent", "count", "epsilon", "small", "share")
+    names = ("number", "percent", "count", "epsilon", "small", "share", "figure")
     made.filters.update({name: getattr(numbers, name) for name in names})
     made.globals["style"] = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
     return made

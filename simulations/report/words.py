@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from common.participation import absences, contributed, unverified
 from simulations.audits.runs import Run
+from simulations.report.attack_words import planted_limit
 from simulations.report.numbers import count, epsilon, number, percent, small
 
 ACCURACIES = {
@@ -82,6 +83,7 @@ def limits(run: Run, found: Mapping[str, Any]) -> list[Markup]:
         (_GROUPS, bool(fairness["metrics"])),
     ]
     told = [Markup.escape(text) for text, holds in chosen if holds]
+    told = [*([planted] if (planted := planted_limit(found)) else []), *told]
     noise = fairness.get("noise_sd")
     return [*told, _said(_NOISY, number(noise, 1))] if noise else told
 

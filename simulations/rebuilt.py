@@ -1,0 +1,104 @@
+"""The world of a finished run built again from what the run wrote down: which records were in, and which were not."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.sources.catalogue import read_records
+from client.sources.source import Source
+from common.config import load, plain
+from common.data import Records, split
+from common.errors import Code, Refusal
+from common.job import Job
+from deploy.provision import FederationFolder
+from simulations.datasets import write_csv
+from simulations.provision import Plot, plot_of, split_key
+from simulations.scenario import Scenario, World
+
+_NO_WORLD = "only a simulated world knows which records were in, and this run tells of none"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SiteRecords:
+    """What a site of a simulated world holds. Never printed.
+
+    train, holdout  as its agent split them, canaries that are in included
+    canaries        all that were made up for the site, in or out      members  bool, which are in
+    """
+
+    name: str
+    train: Records
+    holdout: Records
+    canaries: Records
+    members: NDArray[np.bool_]
+
+    @property
+    def real(self) -> Records:
+        """Training records that are no canary."""
+        planted = set(self.canaries.ids)
+        return self.train.take([row for row, one in enumerate(self.train.ids) if one not in planted])
+
+
+def told(scenario: Scenario, federation: FederationFolder) -> dict[str, Any]:
+    """The entry `world` of run.json: the settings that give this world again, and a digest of its records."""
+    files = [site.root / "data.csv" for site in federation.sites]
+    digest = _digest([path.read_bytes() for path in files])
+    return {"settings": plain(scenario.world), "records": digest}
+
+
+def scenario_of(facts: Mapping[str, Any]) -> Scenario:
+    """The scenario that a run's run.json tells of.
+
+    Errors: Refusal DATA_INVALID for a run that was no simulation, CONFIG_INVALID for settings of another version.
+    """
+    world = facts.get("world")
+    if not isinstance(world, dict) or not isinstance(world.get("settings"), dict):
+        raise Refusal(
+            Code.DATA_INVALID,
+            "Run not attacked",
+            _NO_WORLD,
+            "Audit a run of `hushfed simulate run` or `hushfed demo` of this version",
+        )
+    return Scenario(world=load(World, world["settings"], "world"), job=load(Job, facts["job"], "job"))
+
+
+def rebuilt(facts: Mapping[str, Any]) -> tuple[SiteRecords, ...]:
+    """The records of every site of the run, read as its agent read them.
+
+    Errors: Refusal as `scenario_of`; FILE_MISSING for data that are not at hand; DATA_INVALID if they are not those
+    of the run.
+    """
+    scenario = scenario_of(facts)
+    plot = plot_of(scenario)
+    with tempfile.TemporaryDirectory(prefix="hushfed-world-") as folder:
+        files = [Path(folder) / f"{site}.csv" for site in range(len(plot.names))]
+        for site, path in enumerate(files):
+            write_csv(plot.planting.data, plot.held(site), path)
+        if _digest([path.read_bytes() for path in files]) != facts["world"].get("records"):
+            why = "data set or software differ from those of the run"
+            raise Refusal(Code.DATA_INVALID, "World not built again", why, "Use the version that made the run")
+        return tuple(_site(scenario, plot, site, Path(folder)) for site in range(len(plot.names)))
+
+
+def _site(scenario: Scenario, plot: Plot, site: int, folder: Path) -> SiteRecords:
+    job, name = scenario.job, plot.names[site]
+    held = read_records(Source(path=f"{site}.csv"), job.data, folder).records
+    train, holdout = split(held, split_key(scenario, name), scenario.world.holdout)
+    canaries, members = held.take([]), plot.planting.members[site]
+    if members.size:
+        write_csv(plot.planting.data, plot.planting.rows[site], folder / "canaries.csv")
+        canaries = read_records(Source(path="canaries.csv"), job.data, folder).records
+    return SiteRecords(name, train, holdout, canaries, members)
+
+
+def _digest(files: Sequence[bytes]) -> str:
+    """SHA-256 over the digests of all sites' files, in the order of sites, hex."""
+    return hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in files)).hexdigest()
