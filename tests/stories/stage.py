@@ -91,6 +91,28 @@ def perform(federation: Federation, played: Deployment, watch: Callable[[dict[st
     play(federation, played, watch or (lambda _row: None), seconds=200)
 
 
+def bereaved(scenario: Scenario, root: Path, victim: str, agent: str) -> Act:
+    """A run of two rounds. In the second, agent and link of the victim are killed where its `agent` waits for it.
+
+    agent  module of tests/stories that is every site's agent; it makes the file `lost` where there is a file `lose`
+    """
+    made = set_up(scenario, root, limit=900.0, agent=agent)
+    played, folder = act(made, "bereft", scenario), site_of(made, victim).root
+    (folder / "lose").write_text("1")
+
+    def strike(row: dict[str, Any]) -> None:
+        if row["round"] == 1:
+            until((folder / "lost").exists, 100)
+            kill(federation, f"agent-{victim}")
+            kill(federation, f"link-{victim}")
+        else:
+            (folder / "lose").unlink()  # it may come back, and show its ledger
+
+    with Federation(made.layout) as federation:
+        perform(federation, played, strike)
+    return played
+
+
 def rehearse(folder: FederationFolder, scenario: Scenario, name: str, around: Callable[[LocalSites], Sites]) -> State:
     """Play in this process, on the same folders and ledgers. `around` may stand between coordinator and sites."""
     coordinator = folder.coordinator

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from common.secagg.pairwise.orders import MaskOrder
-from deploy.up import Federation
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
 from simulations.provision import settle
 from simulations.world import LocalSites, _order
 from tests.stories.stage import (
     Act,
-    act,
-    kill,
+    bereaved,
     ledger_of,
-    perform,
     rehearse,
     reservations,
     rounds_of,
     run_of,
     scenario_of,
-    set_up,
-    site_of,
-    until,
 )
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(300)]
@@ -50,21 +43,7 @@ PAIRWISE = scenario_of(
 @pytest.fixture(scope="module")
 def bereft(tmp_path_factory: pytest.TempPathFactory, programs: None) -> Act:
     """A run of two rounds. In the second, agent and link of a site are killed between its shares and its vector."""
-    made = set_up(PAIRWISE, tmp_path_factory.mktemp("federation"), limit=900.0, agent="leaving_agent")
-    played, folder = act(made, "bereft", PAIRWISE), site_of(made, VICTIM).root
-    (folder / "lose").write_text("1")
-
-    def strike(row: dict[str, Any]) -> None:
-        if row["round"] == 1:
-            until((folder / "lost").exists, 100)
-            kill(federation, f"agent-{VICTIM}")
-            kill(federation, f"link-{VICTIM}")
-        else:
-            (folder / "lose").unlink()
-
-    with Federation(made.layout) as federation:
-        perform(federation, played, strike)
-    return played
+    return bereaved(PAIRWISE, tmp_path_factory.mktemp("federation"), VICTIM, "leaving_agent")
 
 
 def test_the_attempt_goes_on_without_the_site_and_is_not_repeated(bereft: Act) -> None:

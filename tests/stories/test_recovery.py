@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from common.privacy.entries import Kind
-from deploy.up import Federation
 from server.checkpoints import State
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
 from simulations.world import simulate
 from tests.stories.stage import (
     Act,
-    act,
-    kill,
+    bereaved,
     ledger_of,
-    perform,
     reservations,
     rounds_of,
     run_of,
     scenario_of,
-    set_up,
     site_of,
-    until,
 )
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(300)]
@@ -46,21 +40,7 @@ SPARING = scenario_of(
 @pytest.fixture(scope="module")
 def bereft(tmp_path_factory: pytest.TempPathFactory, programs: None) -> Act:
     """A run of two rounds. In the second, agent and link of one unmasking site are killed when it has reported."""
-    made = set_up(SPARING, tmp_path_factory.mktemp("federation"), limit=900.0, agent="lost_agent")
-    played, folder = act(made, "bereft", SPARING), site_of(made, VICTIM).root
-    (folder / "lose").write_text("1")
-
-    def strike(row: dict[str, Any]) -> None:
-        if row["round"] == 1:
-            until((folder / "lost").exists, 100)
-            kill(federation, f"agent-{VICTIM}")
-            kill(federation, f"link-{VICTIM}")
-        else:
-            (folder / "lose").unlink()  # it may come back, and show its ledger
-
-    with Federation(made.layout) as federation:
-        perform(federation, played, strike)
-    return played
+    return bereaved(SPARING, tmp_path_factory.mktemp("federation"), VICTIM, "lost_agent")
 
 
 def test_the_round_closes_at_once_with_all_reports_in_it(bereft: Act):
