@@ -1,4 +1,4 @@
-"""Data sets to simulate with: two that come with scikit-learn, and a real one of four hospitals where it is at hand."""
+"""Data sets to simulate with: two that come with scikit-learn; four hospitals and two image sets where at hand."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from common.config import one_of
 from common.data import Attribute, Feature, Image, Label, Schema
 from common.errors import Code, Refusal
+from simulations.images import SCHEMA, image_set
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 AGE_BANDS = Attribute(name="age", edges=(40.0, 60.0))
@@ -24,9 +25,10 @@ SEXES = ("female", "male")
 class Dataset:
     """Rows as a site would export them, with the public schema that reads them.
 
-    columns  cells as text by column name, all of one length
-    labels   class numbers [n], for partitioners only
+    columns  cells as text by column name, all of one length; none where the rows are images as arrays
+    labels   class numbers [n], for partitioners and, with images, what is predicted
     home     column that says to which site a row belongs by nature, or ""
+    pixels   uint8 [n, channels, height, width], or None where the rows are cells
     """
 
     name: str
@@ -35,6 +37,7 @@ class Dataset:
     columns: Mapping[str, Sequence[str]] = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
     home: str = ""
+    pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,6 +47,22 @@ def dataset(name: str) -> Dataset:
     """The data set `name`. Errors: Refusal CONFIG_INVALID for an unknown one, FILE_MISSING where it is not at hand."""
     one_of(name, "data", DATASETS.keys())
     return DATASETS[name]()
+
+
+def write_rows(data: Dataset, rows: Sequence[int] | NDArray[np.int64], stem: Path) -> tuple[Path, str]:
+    """Write these rows, in this order, as a site holds them; the file, and the kind of source that reads it.
+
+    stem  path of the file without its ending
+    """
+    if data.pixels is None:
+        path = stem.with_name(f"{stem.name}.csv")
+        write_csv(data, rows, path)
+        return path, "table"
+    path = stem.with_name(f"{stem.name}.npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    index = np.asarray(rows, np.int64)
+    np.savez(path, inputs=data.pixels[index], labels=data.labels[index])
+    return path, "arrays"
 
 
 def write_csv(data: Dataset, rows: Sequence[int] | NDArray[np.int64], path: Path) -> None:
@@ -128,6 +147,21 @@ def heart(folder: Path | None = None) -> Dataset:
     return Dataset("heart", "heart disease of 920 patients in four hospitals", schema, columns, labels, "hospital")
 
 
+def mnist() -> Dataset:
+    """60 000 handwritten digits (LeCun et al. 1998), the training half of the standard split."""
+    return _images("mnist", "60000 handwritten digits, 28x28 pixels")
+
+
+def fashion_mnist() -> Dataset:
+    """60 000 pictures of clothes (Xiao, Rasul and Vollgraf 2017), the training half of the standard split."""
+    return _images("fashion-mnist", "60000 pictures of clothes in ten kinds, 28x28 pixels")
+
+
+def _images(name: str, summary: str) -> Dataset:
+    half = image_set(name).train
+    return Dataset(name, summary, SCHEMA, {}, half.labels, pixels=half.pixels)
+
+
 def _heart_features() -> tuple[Feature, ...]:
     numbers: dict[str, tuple[float, float]] = {
         "age": (18, 90),
@@ -175,4 +209,10 @@ def _plain(cell: str) -> str:
     return "" if cell == "?" else f"{float(cell):g}"
 
 
-DATASETS: Mapping[str, Callable[[], Dataset]] = {"clinics": clinics, "digits": digits, "heart": heart}
+DATASETS: Mapping[str, Callable[[], Dataset]] = {
+    "clinics": clinics,
+    "digits": digits,
+    "heart": heart,
+    "mnist": mnist,
+    "fashion-mnist": fashion_mnist,
+}

@@ -58,8 +58,11 @@ def plant(data: Dataset, settings: CanarySettings | None, seed: int, keys: Seque
     keys     of each site's split; every canary is one that the site would train on
     holdout  share that sites keep for evaluation
     The coins depend on the seed alone, never on the data, and no noise ever depends on that seed.
+    Errors: Refusal CONFIG_INVALID where so many do not fit, or the data are images as arrays.
     """
     count = settings.count if settings else 0
+    if data.pixels is not None:
+        return _untouched(data, count, len(keys))
     shares = [len(range(site, count, len(keys))) for site in range(len(keys))]
     columns = {name: list(cells) for name, cells in data.columns.items()}
     rows, members, first = [], [], len(data)
@@ -72,6 +75,14 @@ def plant(data: Dataset, settings: CanarySettings | None, seed: int, keys: Seque
         first += share
     labels = np.concatenate([data.labels, np.zeros(count, np.int64)])
     return Planting(replace(data, columns=columns, labels=labels), tuple(rows), tuple(members))
+
+
+def _untouched(data: Dataset, count: int, sites: int) -> Planting:
+    """Images as arrays, in which no canaries are planted."""
+    if count:
+        why = "they are made for rows of cells only"
+        raise Refusal(Code.CONFIG_INVALID, f"Canaries in {data.name!r}", why, "Plant them in another data set")
+    return Planting(data, (np.zeros(0, np.int64),) * sites, (np.zeros(0, bool),) * sites)
 
 
 def _made(

@@ -13,7 +13,7 @@ import numpy as np
 from common.randomness import child_numpy
 from common.secagg.rules import Rules
 from deploy.provision import FederationFolder, SitePlan, provision
-from simulations.datasets import Dataset, dataset, write_csv
+from simulations.datasets import Dataset, dataset, write_rows
 from simulations.partitioners import Rows, partition
 from simulations.planting import Planting, plant
 from simulations.scenario import Scenario
@@ -28,9 +28,8 @@ def settle(scenario: Scenario, root: Path) -> FederationFolder:
     with tempfile.TemporaryDirectory() as folder:
         plans = []
         for site, name in enumerate(plot.names):
-            path = Path(folder) / f"{name}.csv"
-            write_csv(plot.planting.data, plot.held(site), path)
-            plans.append(_plan(scenario, name, path, plot.expected(site)))
+            written = write_rows(plot.planting.data, plot.held(site), Path(folder) / name)
+            plans.append(_plan(scenario, name, written, plot.expected(site)))
         return provision(root, scenario.job.name, plans, rules_of(scenario, len(plot.names)))
 
 
@@ -95,17 +94,18 @@ def rules_of(scenario: Scenario, sites: int) -> Rules:
     )
 
 
-def _plan(scenario: Scenario, name: str, path: Path, rows: int) -> SitePlan:
+def _plan(scenario: Scenario, name: str, written: tuple[Path, str], rows: int) -> SitePlan:
+    """The plan of one site. written: the file of its records, and the kind of source that reads it."""
     replay = scenario.job.privacy.noise == "replay"
     kept = rows * (1 - scenario.world.holdout)
     return SitePlan(
         name=name,
         org=name,
         nominal_records=max(10, 10 * round(kept / 10)),
-        data=path,
+        data=written[0],
         dataset=scenario.job.dataset,
         holdout=scenario.world.holdout,
-        source={"kind": "table"},
+        source={"kind": written[1]},
         policy=policy_of(scenario),
         split_key=split_key(scenario, name),
         noise_seed=_noise_seed(scenario, name) if replay else None,

@@ -19,7 +19,7 @@ from common.data import Records, split
 from common.errors import Code, Refusal
 from common.job import Job
 from deploy.provision import FederationFolder
-from simulations.datasets import write_csv
+from simulations.datasets import write_rows
 from simulations.provision import Plot, plot_of, split_key
 from simulations.scenario import Scenario, World
 
@@ -49,7 +49,7 @@ class SiteRecords:
 
 def told(scenario: Scenario, federation: FederationFolder) -> dict[str, Any]:
     """The entry `world` of run.json: the settings that give this world again, and a digest of its records."""
-    files = [site.root / "data.csv" for site in federation.sites]
+    files = [path for site in federation.sites for path in site.root.glob("data.*")]  # one a site: a table, or arrays
     digest = _digest([path.read_bytes() for path in files])
     return {"settings": plain(scenario.world), "records": digest}
 
@@ -79,23 +79,23 @@ def rebuilt(facts: Mapping[str, Any]) -> tuple[SiteRecords, ...]:
     scenario = scenario_of(facts)
     plot = plot_of(scenario)
     with tempfile.TemporaryDirectory(prefix="hushfed-world-") as folder:
-        files = [Path(folder) / f"{site}.csv" for site in range(len(plot.names))]
-        for site, path in enumerate(files):
-            write_csv(plot.planting.data, plot.held(site), path)
-        if _digest([path.read_bytes() for path in files]) != facts["world"].get("records"):
+        sites = range(len(plot.names))
+        files = [write_rows(plot.planting.data, plot.held(site), Path(folder) / str(site)) for site in sites]
+        if _digest([path.read_bytes() for path, _ in files]) != facts["world"].get("records"):
             why = "data set or software differ from those of the run"
             raise Refusal(Code.DATA_INVALID, "World not built again", why, "Use the version that made the run")
-        return tuple(_site(scenario, plot, site, Path(folder)) for site in range(len(plot.names)))
+        return tuple(_site(scenario, plot, site, written) for site, written in enumerate(files))
 
 
-def _site(scenario: Scenario, plot: Plot, site: int, folder: Path) -> SiteRecords:
-    job, name = scenario.job, plot.names[site]
-    held = read_records(Source(path=f"{site}.csv"), job.data, folder).records
+def _site(scenario: Scenario, plot: Plot, site: int, written: tuple[Path, str]) -> SiteRecords:
+    """written: the file of the site's records, and the kind of source that reads it."""
+    job, name, (path, kind) = scenario.job, plot.names[site], written
+    held = read_records(Source(path=path.name, kind=kind), job.data, path.parent).records
     train, holdout = split(held, split_key(scenario, name), scenario.world.holdout)
     canaries, members = held.take([]), plot.planting.members[site]
     if members.size:
-        write_csv(plot.planting.data, plot.planting.rows[site], folder / "canaries.csv")
-        canaries = read_records(Source(path="canaries.csv"), job.data, folder).records
+        made, kind = write_rows(plot.planting.data, plot.planting.rows[site], path.parent / "canaries")
+        canaries = read_records(Source(path=made.name, kind=kind), job.data, made.parent).records
     return SiteRecords(name, train, holdout, canaries, members)
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.catalogue import Catalogue, Entry, catalogue, find
+from common.catalogue import Catalogue, Entry, NoSettings, catalogue, find
 from common.errors import Code, Refusal
 from common.models.convolutional import CnnSettings, cnn
 from common.models.linear import LinearSettings, logistic
 from common.models.mlp import MlpSettings, mlp
+from common.models.scatternet import ScatterNetSettings, scatternet
+from common.models.tempered import tempered_cnn
 from common.randomness import child
 
 MODELS: Catalogue[nn.Module] = catalogue(
@@ -35,6 +37,22 @@ MODELS: Catalogue[nn.Module] = catalogue(
         paper="LeCun et al. 1998; tanh as in Papernot et al. 2021",
         settings=CnnSettings,
         make=cnn,
+        input="image",
+    ),
+    Entry(
+        name="tempered-cnn",
+        summary="the small convolutional network with tanh that the literature on private training compares by",
+        paper="Papernot et al. 2021",
+        settings=NoSettings,
+        make=tempered_cnn,
+        input="image",
+    ),
+    Entry(
+        name="scatternet",
+        summary="one linear layer over fixed wavelet features of an image: learns well from little or under noise",
+        paper="Bruna and Mallat 2013; Tramèr and Boneh 2021",
+        settings=ScatterNetSettings,
+        make=scatternet,
         input="image",
     ),
 )

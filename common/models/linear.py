@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
+
+from common.models.front import Fronted
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSettings:
-    """bias: whether a constant is added, one more parameter for each output."""
+    """bias: whether a constant is added, one more parameter for each output.
+
+    norm  "layer" brings the inputs of each record to mean 0 and deviation 1 first, so that all records weigh alike
+    """
 
     bias: bool = True
+    norm: Literal["none", "layer"] = "none"
 
 
 def logistic(inputs: tuple[int, ...], outputs: int, settings: LinearSettings) -> nn.Module:
@@ -21,4 +28,7 @@ def logistic(inputs: tuple[int, ...], outputs: int, settings: LinearSettings) ->
     layer = nn.Linear(math.prod(inputs), outputs, bias=settings.bias)
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
-    return nn.Sequential(OrderedDict(flat=nn.Flatten(), linear=layer))
+    learned = nn.Sequential(OrderedDict(flat=nn.Flatten(), linear=layer))
+    if settings.norm == "none":
+        return learned
+    return Fronted(nn.LayerNorm(inputs, elementwise_affine=False), learned)
