@@ -75,7 +75,9 @@ class Scattering(nn.Module):
 
     def _modulus(self, spectrum: Tensor, scale: int, level: int) -> Tensor:
         """|u * wavelet| of every orientation, one pixel in 2^scale, from the spectrum of u, one pixel in 2^level."""
-        return torch.fft.ifft2(_folded(spectrum, 2 ** (scale - level), getattr(self, f"_waves{level}{scale}"))).abs()
+        waves: Tensor = getattr(self, f"_waves{level}{scale}")
+        found: Tensor = torch.fft.ifft2(_folded(spectrum, 2 ** (scale - level), waves)).abs()
+        return found
 
     def _averaged(self, u: Tensor, level: int) -> Tensor:
         """Averages over 2^J pixels of u [m, k, side, side], one pixel in 2^level."""
@@ -92,12 +94,12 @@ def paths(scales: int, orientations: int) -> int:
 def _folded(spectrum: Tensor, step: int, weights: Tensor | None = None) -> Tensor:
     """`spectrum` times `weights`, its `step` x `step` blocks added up: the spectrum of every `step`-th pixel."""
     high, wide = (side // step for side in spectrum.shape[-2:])
-    total: Tensor | float = 0.0
+    total = spectrum.new_zeros(())
     for row in range(step):
         for column in range(step):
             place = (..., slice(row * high, (row + 1) * high), slice(column * wide, (column + 1) * wide))
             total = total + (spectrum[place] if weights is None else spectrum[place] * weights[place])
-    return torch.as_tensor(total)
+    return total
 
 
 def _for_use(waves: Tensor, level: int, scale: int) -> Tensor:
@@ -119,9 +121,7 @@ def _wavelets(sides: tuple[int, int], scales: int, orientations: int) -> Tensor:
     return torch.stack(found).reshape(scales, orientations, *sides)
 
 
-def _gabor(
-    sides: tuple[int, int], width: float, angle: float, frequency: float, slant: float
-) -> tuple[Tensor, Tensor]:
+def _gabor(sides: tuple[int, int], width: float, angle: float, frequency: float, slant: float) -> tuple[Tensor, Tensor]:
     """A plane wave in a Gaussian envelope, complex128 [*sides], and the envelope; both periodic in the sides.
 
     slant  width along the wave over width across it

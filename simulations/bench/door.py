@@ -19,12 +19,15 @@ from common.config import one_of
 from common.errors import Code, Refusal
 from common.secagg.masks import BITS
 from simulations.bench import secagg as own
+from simulations.bench.accuracy.door import accuracy
 from simulations.bench.chart import draw
 from simulations.bench.rows import Case, Row
 from simulations.finish import refuse_to_overwrite
 
 app = typer.Typer(help="Measure what this software costs, beside what others cost.", no_args_is_help=True)
 MANY = 300  # sites from which on eight of them unmask instead of five
+
+app.command("privacy-accuracy")(accuracy)
 
 
 class Peer(StrEnum):

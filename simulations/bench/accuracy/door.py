@@ -1,0 +1,83 @@
+"""Measure what private training reaches, beside the figures that others have published."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from common import console
+from common.errors import Code, Refusal
+from simulations.bench.accuracy.material import Larder
+from simulations.bench.accuracy.measure import Row, measure
+from simulations.bench.accuracy.picture import draw
+from simulations.bench.accuracy.studies import EMBEDDED, STUDIES, chosen
+from simulations.finish import refuse_to_overwrite
+
+MEANING = (
+    "Each epsilon is for one record (add or remove one) over all steps of one training, at delta 1e-5; in one place "
+    "against whoever sees the model, at several sites against the server and one colluding site too. Choices made "
+    "by looking at test records (which model, which settings) are not covered: they came from published work, or "
+    "for the digits from trying a few."
+)
+
+
+@console.guarded
+def accuracy(
+    *,
+    study: Annotated[
+        list[str] | None, typer.Option(help=f"Repeatable; of {', '.join(STUDIES)} [those on embedded digits].")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="All studies; most need HUSHFED_DATA.")] = False,
+    sites: Annotated[
+        list[int] | None, typer.Option(min=1, help="1: one place; more: noise in secure sums; repeatable [1, 10].")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="New or empty folder for rows.json and a figure.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> console.Exit:
+    """Accuracy of private training on public data: in one place, and at sites whose noise adds up in secure sums.
+
+    Noise is never repeated, so another call gives other figures. One thread.
+    """
+    if full and study:
+        raise Refusal(Code.CONFIG_INVALID, "--full", "it names all studies itself", "Leave --study out")
+    if out is not None:
+        refuse_to_overwrite(out)
+    studies = chosen(STUDIES if full else study or EMBEDDED)
+    places = sites or [1, 10]
+    larder, rows = Larder(), []
+    with console.progress("trainings", len(studies) * len(places) * seeds, json=json) as step:
+        for each in studies:
+            rows += [measure(each, place, range(seeds), larder, step) for place in places]
+    result: dict[str, Any] = {"rows": [row.as_dict() for row in rows], "meaning": MEANING}
+    if out is not None:
+        result["figure"] = str(_written(out, result, rows))
+    console.emit(result if json else {**result, "rows": [_readable(row) for row in rows]}, json=json)
+    return console.Exit.DONE
+
+
+def _written(out: Path, result: dict[str, Any], rows: list[Row]) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "rows.json").write_text(dumps(result, indent=1) + "\n", encoding="utf-8")
+    figure = out / "privacy-accuracy.svg"
+    figure.write_text(draw(rows), encoding="utf-8")
+    return figure
+
+
+def _readable(row: Row) -> dict[str, Any]:
+    """The row as a person reads it; accuracies in percent."""
+    return {
+        "study": row.study,
+        "sites": row.sites,
+        "epsilon": row.epsilon,
+        "accuracy": f"{100 * row.accuracy:.2f}",
+        "deviation": "" if row.deviation is None else f"{100 * row.deviation:.2f}",
+        "seeds": row.seeds,
+        "published": "" if row.published is None else f"{100 * row.published:.1f}",
+        "aim": f"{100 * row.aim:.1f}",
+        "CPU": f"{row.cpu_seconds:.1f} s",
+        "features": f"{row.feature_seconds:.1f} s",
+    }
