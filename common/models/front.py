@@ -29,8 +29,8 @@ def parted(model: nn.Module) -> tuple[nn.Module | None, nn.Module]:
 @torch.no_grad()
 def seen_through(front: nn.Module | None, inputs: torch.Tensor) -> torch.Tensor:
     """Inputs [n, ...] as `front` shows them to the head, in pieces that fit memory; themselves without a front."""
-    if front is None or not len(inputs):
-        return inputs
+    if front is None or len(inputs) <= AT_ONCE:
+        return inputs if front is None else torch.as_tensor(front(inputs))
     found = inputs
     for start in range(0, len(inputs), AT_ONCE):
         part = front(inputs[start : start + AT_ONCE])

@@ -23,8 +23,8 @@ class Scattering(nn.Module):
     orientations  L, directions of the wavelets between 0 and 180 degrees
     Maps float32 [n, c, h, w] to [n, c * paths, h / 2^J, w / 2^J] with 1 + JL + L²J(J-1)/2 paths: the average, then
     first order by scale and orientation, then second order (the second wavelet is always coarser).
-    Guarantee: no parameter, no state, and each image is transformed by itself. Not expanding: two images differ in
-    their features by about as much as in their pixels, or less.
+    Guarantee: no parameter, no state, and each image is transformed by itself. Not expanding: the L2 distance of two
+    images' features, times 2^J because one place in 2^J each way is kept, is about that of their pixels at most.
     Errors: Refusal CONFIG_INVALID for sides that are no multiple of 2^J or not above it.
     Source: Bruna and Mallat 2013; Morlet wavelets as in Andreux et al. 2020 (Kymatio).
     """
@@ -52,13 +52,12 @@ class Scattering(nn.Module):
         """See the class."""
         sides = [side + 2 * self._pad[0] for side in images.shape[-2:]]
         count = max(1, AT_ONCE // (sides[0] * sides[1] * self.orientations))
+        places = [side // self._pad[0] for side in images.shape[-2:]]
+        if not len(images):  # the Fourier transform refuses to transform nothing
+            return images.new_zeros(0, images.shape[1] * self.paths, *places)
         flat = images.reshape(-1, 1, *images.shape[-2:])
-        parts = [self._scattered(part) for part in torch.split(flat, count)]
-        block = self._pad[0]
-        if not parts:
-            parts = [flat.new_zeros(0, self.paths, images.shape[-2] // block, images.shape[-1] // block)]
-        found = torch.cat(parts)
-        return found.reshape(len(images), -1, *found.shape[-2:])
+        found = torch.cat([self._scattered(part) for part in torch.split(flat, count)])
+        return found.reshape(len(images), -1, *places)
 
     def _scattered(self, images: Tensor) -> Tensor:
         """Images [m, 1, h, w] to [m, paths, h / 2^J, w / 2^J]."""
@@ -94,7 +93,7 @@ def paths(scales: int, orientations: int) -> int:
 def _folded(spectrum: Tensor, step: int, weights: Tensor | None = None) -> Tensor:
     """`spectrum` times `weights`, its `step` x `step` blocks added up: the spectrum of every `step`-th pixel."""
     high, wide = (side // step for side in spectrum.shape[-2:])
-    total = spectrum.new_zeros(())
+    total: Tensor = spectrum.new_zeros(())
     for row in range(step):
         for column in range(step):
             place = (..., slice(row * high, (row + 1) * high), slice(column * wide, (column + 1) * wide))
@@ -104,7 +103,8 @@ def _folded(spectrum: Tensor, step: int, weights: Tensor | None = None) -> Tenso
 
 def _for_use(waves: Tensor, level: int, scale: int) -> Tensor:
     """Spectra of wavelets for images of one pixel in 2^level, whose product is folded to one pixel in 2^scale."""
-    return _folded(waves, 2**level).to(torch.float32) / 4 ** (scale - level)
+    found: Tensor = _folded(waves, 2**level) / 4 ** (scale - level)
+    return found.to(torch.float32)
 
 
 def _wavelets(sides: tuple[int, int], scales: int, orientations: int) -> Tensor:

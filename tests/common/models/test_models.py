@@ -15,7 +15,7 @@ from common.models.door import app
 from common.parameters import flatten, layout_of
 from common.privacy.clipping.validate import validate
 
-SHAPES = {"logistic": (5,), "mlp": (5,), "cnn": (1, 8, 8)}
+SHAPES = {"logistic": (5,), "mlp": (5,), "cnn": (1, 8, 8), "tempered-cnn": (1, 14, 14), "scatternet": (1, 8, 8)}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -26,7 +26,7 @@ def test_each_model_maps_records_to_logits_and_may_be_clipped(name: str, classes
     validate(model, SHAPES[name])
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "tempered-cnn"])
 def test_the_seed_alone_names_the_weights(name: str) -> None:
     """Must: server and site agree. Must not: read or move torch's own generator."""
     torch.manual_seed(1)
@@ -53,6 +53,10 @@ def test_binary_logistic_regression_has_one_weight_a_feature_and_starts_at_zero(
         ("mlp", (6,), {"hidden": []}),
         ("cnn", (3, 9, 12), {"channels": [4], "norm": "layer", "hidden": 0, "activation": "relu"}),
         ("cnn", (1, 28, 28), {"kernel": 5, "norm": "group"}),
+        ("tempered-cnn", (3, 20, 32), {}),
+        ("scatternet", (3, 16, 24), {"scales": 1, "orientations": 4, "groups": 3}),
+        ("scatternet", (1, 12, 12), {"groups": 0}),
+        ("logistic", (6,), {"norm": "layer", "bias": False}),
     ],
 )
 def test_settings_shape_the_model(name: str, inputs: tuple[int, ...], settings: dict[str, Any]) -> None:
@@ -73,6 +77,11 @@ def test_settings_shape_the_model(name: str, inputs: tuple[int, ...], settings: 
         ("cnn", (64,), {}, "channels, height, width"),
         ("cnn", (1, 8, 8), {"channels": [4, 4, 4, 4]}, "16x16"),
         ("cnn", (1, 8, 8), {"kernel": 4}, "odd kernel"),
+        ("tempered-cnn", (1, 13, 28), {}, "14x14"),
+        ("scatternet", (784,), {}, "channels, height, width"),
+        ("scatternet", (1, 28, 28), {"groups": 10}, "divisor"),
+        ("scatternet", (1, 30, 28), {}, "multiples of 4"),
+        ("logistic", (3,), {"norm": "group"}, "norm"),
         ("logistic", (0,), {}, "at least 1"),
     ],
 )
@@ -82,6 +91,18 @@ def test_what_cannot_be_built_is_refused(
     with pytest.raises(Refusal, match=told) as refused:
         build(name, inputs=inputs, classes=2, **settings)
     assert refused.value.code is Code.CONFIG_INVALID
+
+
+def test_models_of_the_literature_have_the_sizes_that_it_tells() -> None:
+    assert layout_of(build("tempered-cnn", inputs=(1, 28, 28), classes=10)).size == 26_010
+    assert layout_of(build("scatternet", inputs=(1, 28, 28), classes=10)).size == (81 * 49 + 1) * 10
+
+
+def test_a_record_scaled_or_brightened_is_the_same_record_to_a_normed_linear_model() -> None:
+    model = build("logistic", inputs=(1, 4, 4), classes=3, norm="layer", seed=1)
+    torch.nn.init.normal_(next(model.parameters()), generator=torch.Generator().manual_seed(1))
+    x = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(model(x), model(5 * x + 3), atol=1e-3)
 
 
 def test_one_class_is_refused() -> None:
