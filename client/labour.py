@@ -21,6 +21,7 @@ from common.errors import Code, Refusal
 from common.frames import pack, unpack
 from common.learning.tasks import Task
 from common.messages import LIMIT, Reported, WorkOrder
+from common.models.front import parted
 from common.parameters import Flat, checked
 from common.privacy.clipped import Counted, PrivateUpdate
 from common.privacy.clipping import choice
@@ -135,13 +136,14 @@ class Labour:
     def _released(self, order: AnyWork, work: Work, paid: Paid) -> Release:
         noise = self._entropy(order, work, "noise")
         if order.task == "evaluate":
-            counted = Counted(counts(self._bench(work), paid.holding.holdout, count_shape(work.job)))
+            bench = self._bench(work)
+            counted = Counted(counts(bench, bench.seen(paid.holding.holdout), count_shape(work.job)))
             return paid.guard.release_counts(paid.reservation, counted, noise)
         return self._trained(order, work, paid, noise)
 
     def _trained(self, order: AnyWork, work: Work, paid: Paid, noise: Entropy) -> Release:
         bench, bound = self._bench(work), work.job.aggregation.bound or 0.0
-        plan, train = paid.reservation.plan, paid.holding.train
+        plan, train = paid.reservation.plan, bench.seen(paid.holding.train)
         if plan.mode == "M2":
             batch = train.take(poisson(len(train), plan.sampling_rate, self._entropy(order, work, "sampling")))
             return paid.guard.release_sum(paid.reservation, gradient_lanes(bench, batch, plan), noise)
@@ -160,7 +162,9 @@ class Labour:
 
         nominal = plan.sampling_rate * work.manifest.site(self._settings.id).nominal_records
         sampling, noise = (self._entropy(order, work, use) for use in ("sampling", "local noise"))
-        return train_privately(self._bench(work), paid.holding.train, plan, nominal, sampling=sampling, noise=noise)
+        bench = self._bench(work)
+        train = bench.seen(paid.holding.train)
+        return train_privately(bench, train, plan, nominal, sampling=sampling, noise=noise)
 
     def _draws(self, order: AnyWork, work: Work) -> np.random.Generator:
         """Who is in which batch, where that hides nobody."""
@@ -192,7 +196,8 @@ class Labour:
             task = work.job.training.task(work.job.data.classes)
             model = model_of(work.job).to(device)
             engine = self._engine(work, model, task) if work.job.privacy.by_record else ReferenceEngine()
-            self._benches = {key: Workbench(model, task, work.job.training, device, engine)}
+            front, head = parted(model)
+            self._benches = {key: Workbench(head, task, work.job.training, device, engine, front)}
         return self._benches[key]
 
     def _engine(self, work: Work, model: nn.Module, task: Task) -> ClipEngine:

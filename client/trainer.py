@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from common.data import Records
 from common.errors import Code, Refusal
 from common.learning.plan import TrainingPlan
 from common.learning.tasks import Task
+from common.models.front import seen_through
 from common.parameters import Flat, assign, flatten
 from common.privacy.clipped import Clipped
 from common.privacy.clipping.engine import ClipEngine
@@ -24,17 +26,31 @@ BATCH = 32  # records of a step without privacy
 
 @dataclass(frozen=True)
 class Workbench:
-    """What a site trains with: the job's model on its device, and how a record is judged."""
+    """What a site trains with: the job's model on its device, and how a record is judged.
+
+    model  what learns: the job's model, or its head behind a fixed `front`, through which `seen` shows the records
+    """
 
     model: nn.Module
     task: Task
     plan: TrainingPlan
     device: torch.device
     engine: ClipEngine
+    front: nn.Module | None = None
+    _seen: WeakKeyDictionary[Records, Records] = field(default_factory=WeakKeyDictionary, repr=False)
 
     def load(self, parameters: Flat) -> None:
         """Begin from the round's parameters. Errors: Refusal UPDATE_INVALID."""
         assign(self.model, parameters)
+
+    def seen(self, records: Records) -> Records:
+        """`records` as `model` takes them; what the front makes of them is kept for as long as they are."""
+        if self.front is None:
+            return records
+        if records not in self._seen:
+            inputs = seen_through(self.front, records.inputs, self.device)
+            self._seen[records] = replace(records, inputs=inputs)
+        return self._seen[records]
 
     def moved(self, records: Records) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and labels on the device."""

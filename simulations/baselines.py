@@ -10,6 +10,7 @@ from torch import nn
 
 from common.data import Records
 from common.learning.tasks import Task
+from common.models.front import parted, seen_through
 
 Build = Callable[[], nn.Module]  # a fresh model with the job's initial weights
 
@@ -47,11 +48,13 @@ def baselines(build: Build, task: Task, trains: Sequence[Records], holdouts: Seq
 
 def _trained(model: nn.Module, task: Task, records: Records) -> nn.Module:
     """Full-batch Adam with a small weight decay; no randomness beyond the model's initial weights."""
+    front, head = parted(model)
+    inputs = seen_through(front, records.inputs)
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=1e-3)
     model.train()
     for _ in range(STEPS if len(records) else 0):
         optimizer.zero_grad()
-        torch.autograd.backward(task.losses(model(records.inputs), records.labels).mean())
+        torch.autograd.backward(task.losses(head(inputs), records.labels).mean())
         optimizer.step()
     return model
 

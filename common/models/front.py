@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -27,13 +29,17 @@ def parted(model: nn.Module) -> tuple[nn.Module | None, nn.Module]:
 
 
 @torch.no_grad()
-def seen_through(front: nn.Module | None, inputs: torch.Tensor) -> torch.Tensor:
-    """Inputs [n, ...] as `front` shows them to the head, in pieces that fit memory; themselves without a front."""
-    if front is None or len(inputs) <= AT_ONCE:
-        return inputs if front is None else torch.as_tensor(front(inputs))
-    found = inputs
-    for start in range(0, len(inputs), AT_ONCE):
-        part = front(inputs[start : start + AT_ONCE])
+def seen_through(front: nn.Module | None, inputs: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """Inputs [n, ...] as `front` shows them to the head, in the memory that they came from; without a front themselves.
+
+    device  where the front lies; only a piece of the inputs is there at a time
+    """
+    if front is None:
+        return inputs
+    pieces = (part.to(device or inputs.device) for part in torch.split(inputs, AT_ONCE))
+    found = inputs.new_empty(0)
+    for start, piece in zip(itertools.count(0, AT_ONCE), pieces, strict=False):
+        part = front(piece).to(inputs.device)
         if not start:
             found = part.new_empty(len(inputs), *part.shape[1:])
         found[start : start + len(part)] = part

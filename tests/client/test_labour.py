@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace as altered
 
 import client.holding
+import client.trainer
 from client.session import open_session
 from common.errors import Code, Refusal
 from common.messages import (
@@ -232,3 +233,25 @@ def test_replayed_noise_needs_a_seed_of_the_site_and_costs_nothing_without(desk:
     session._labour._settings = replace(session._settings, noise_seed=None)
     assert code_of(desk.ask(1, desk.work_order())) == "POLICY_PRIVACY"
     assert desk.charges(1) == ["OPEN"]
+
+
+@pytest.mark.parametrize("mode", ["M1", "M2", "none"])
+def test_a_model_with_a_fixed_front_sees_the_records_through_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Must: answer two rounds with features that were made once. Must not: make any before the charge."""
+    mapped: list[str] = []
+    real = client.trainer.seen_through
+
+    def counted(*args: Any) -> Any:
+        mapped.append(desk.charges(1)[-1])
+        return real(*args)
+
+    monkeypatch.setattr(client.trainer, "seen_through", counted)
+    changes = {"job.model": {"name": "logistic", "settings": {"norm": "layer"}}}
+    desk = desk_of(scenario(mode, changes), tmp_path / "world")
+    opened = desk.opened()
+    for number in range(2):
+        assert isinstance(desk.ask(1, desk.work_order(opened=opened, number=number, round=1 + number)), Reported)
+    assert mapped == ["RESERVE"]
+    close(desk)

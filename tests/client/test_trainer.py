@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +18,7 @@ from common.data import Records
 from common.errors import Refusal
 from common.learning.plan import TrainingPlan
 from common.models.catalogue import build
+from common.models.front import parted
 from common.parameters import assign, flatten, layout_of
 from common.privacy.clipping.opacus_engine import OpacusEngine
 from common.privacy.mechanism import MechanismPlan
@@ -164,3 +167,22 @@ def test_the_device_is_the_one_that_is_wished_for() -> None:
     absent = "mps" if torch.cuda.is_available() else "cuda"
     with pytest.raises(Refusal, match="no such device"):
         pick_device(absent)
+
+
+def test_records_go_through_the_front_once_and_train_the_same_model() -> None:
+    """Must: give the lanes that the whole model gives. Must not: map records of a round again, or keep dead ones."""
+    whole = bench_of("cnn")
+    model = build("scatternet", inputs=SHAPES["cnn"], classes=4)
+    assign(model, np.random.default_rng(3).normal(0, 0.1, layout_of(model).size).astype(np.float32))
+    front, head = parted(model)
+    bench = Workbench(head, whole.task, whole.plan, whole.device, whole.engine, front)
+    batch, plan = records("cnn", 6, 1), replace(PLAN, dimension=layout_of(model).size + 2)
+    together = gradient_lanes(Workbench(model, whole.task, whole.plan, whole.device, whole.engine), batch, plan)
+    assert gradient_lanes(bench, bench.seen(batch), plan).total == pytest.approx(together.total, abs=1e-5)
+    assert bench.seen(batch) is bench.seen(batch)
+    assert bench.seen(batch).ids == batch.ids
+    assert whole.seen(batch) is batch
+    gone = weakref.ref(bench.seen(batch))
+    del batch
+    gc.collect()
+    assert gone() is None

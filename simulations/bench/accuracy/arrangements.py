@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from client.guard import Guard, Limit
+from client.guard import Guard
+from client.limits import Limit
 from client.private_step import train_privately
 from client.trainer import Workbench, gradient_lanes
 from common.data import Records

@@ -150,7 +150,9 @@ def test_images_are_transformed_by_themselves_in_batches_of_any_size(monkeypatch
         ((28, 28), 2, 17, "1 to 16 orientations"),
     ],
 )
-def test_what_cannot_be_transformed_is_refused(sides: tuple[int, int], scales: int, orientations: int, told: str) -> None:
+def test_what_cannot_be_transformed_is_refused(
+    sides: tuple[int, int], scales: int, orientations: int, told: str
+) -> None:
     with pytest.raises(Refusal, match=told) as refused:
         Scattering(sides, scales, orientations)
     assert refused.value.code is Code.CONFIG_INVALID
