@@ -14,10 +14,10 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[0-9.]*\)",*$$/\1/p' pyproject.toml)
 export HUSHFED_DATA ?= $(abspath ../shared/data)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install --no-input
 
-.PHONY: help demo test lint format bench lock install clean
+.PHONY: help demo test lint format bench bench-privacy lock install clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Four sites, one private model, one report, in about two minutes
 	@$(BIN)/hushfed demo $(ARGS)
@@ -38,6 +38,9 @@ format: $(STAMP) ## Put the files into the house's format
 bench: $(STAMP) ## Measurements of speed and memory: tests/benchmarks/*.py, each prints a table
 	@shopt -s nullglob; found=(tests/benchmarks/*.py); (( $${#found[@]} )) || echo "no measurements in tests/benchmarks yet"; \
 	for file in "$${found[@]}"; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+
+bench-privacy: $(STAMP) ## Accuracy of private training beside published figures (ARGS="--seeds 5 --out new-folder")
+	@$(BIN)/hushfed bench privacy-accuracy --full $(ARGS)
 
 lock: ## Bring requirements.lock in line with pyproject.toml (ARGS=--upgrade for the newest versions)
 	@[[ -x $(BIN)/uv ]] || { $(PYTHON) -m venv $(VENV); $(PIP) uv; }
