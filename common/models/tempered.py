@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from common.catalogue import NoSettings
 from common.errors import Code, Refusal
@@ -10,6 +11,18 @@ from common.errors import Code, Refusal
 CHANNELS = (16, 32)
 HIDDEN = 32
 LEAST = 14  # pixels a side
+
+
+class Peaks(nn.Module):
+    """Maximum over each 2x2 neighbours: [n, c, h, w] to [n, c, h - 1, w - 1].
+
+    With channels side by side in memory, which processors do in a fraction of the time; the numbers are the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        side_by_side = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        return functional.max_pool2d(side_by_side, 2, 1).contiguous()
 
 
 def tempered_cnn(inputs: tuple[int, ...], outputs: int, _: NoSettings) -> nn.Module:
@@ -31,10 +44,10 @@ def tempered_cnn(inputs: tuple[int, ...], outputs: int, _: NoSettings) -> nn.Mod
     return nn.Sequential(
         nn.Conv2d(inputs[0], CHANNELS[0], 8, stride=2, padding=3),
         nn.Tanh(),
-        nn.MaxPool2d(2, 1),
+        Peaks(),
         nn.Conv2d(*CHANNELS, 4, stride=2),
         nn.Tanh(),
-        nn.MaxPool2d(2, 1),
+        Peaks(),
         nn.Flatten(),
         nn.Linear(CHANNELS[1] * high * wide, HIDDEN),
         nn.Tanh(),
