@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
+from common.learning.plan import TrainingPlan
 from common.models.front import parted
 from common.privacy.accounting import REPORT, total_epsilon
 from common.privacy.claims import promise
+from common.privacy.clipping import choice
 from common.privacy.clipping.engine import ClipEngine
-from common.privacy.clipping.opacus_engine import OpacusEngine
+from common.privacy.clipping.probes import Probe
 from common.privacy.mechanism import MechanismPlan
 from simulations.bench.accuracy.arrangements import Task, train
 from simulations.bench.accuracy.material import Larder, Material, model_for
@@ -115,7 +118,7 @@ def measure(study: Study, sites: int, seeds: Sequence[int], larder: Larder, step
 def _run(study: Study, sites: int, seed: int, material: Material) -> Run:
     """One training and its test."""
     _, head = parted(model_for(study, _shape(study), seed))
-    task = Task(study, head, _engine(), material.train, sites, seed)
+    task = Task(study, head, _engine(study, head, material), material.train, sites, seed)
     plan = task.plan()
     begun = time.process_time()
     train(task, plan)
@@ -135,5 +138,9 @@ def _shape(study: Study) -> tuple[int, int, int]:
     return (1, 8, 8) if study.data == "digits" else (1, 28, 28)
 
 
-def _engine() -> ClipEngine:
-    return OpacusEngine()
+def _engine(study: Study, head: nn.Module, material: Material) -> ClipEngine:
+    """The fastest engine that is right for the study's model, as a site would choose it."""
+    probe = Probe(tuple(material.train.inputs.shape[1:]), 10)
+    losses = TrainingPlan(learning_rate=study.rate).task(10).losses
+    asked = choice.Work(key=f"{study.data} {study.model}".encode(), losses=losses, probe=probe, records=study.batch)
+    return choice.choose("auto", head, asked, measured=True)
