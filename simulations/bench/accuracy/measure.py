@@ -34,6 +34,7 @@ class Row:
     epsilon           that all steps cost one record at `delta`, from the plan
     noise_multiplier  deviation of the noise over the bound of one record; of the honest sites' sum
     accuracies        of each seed on the test records, between 0 and 1; then their mean, deviation and least
+    engine            that clipped, as the first seed's run chose it
     cpu_seconds       of one run, least over the seeds, planning and features left out
     feature_seconds   CPU seconds of the model's fixed front for all records, once
     published, source what others report at this epsilon and delta      aim  see `Study`
@@ -57,6 +58,7 @@ class Row:
     accuracy: float
     deviation: float | None
     least: float
+    engine: str
     cpu_seconds: float
     feature_seconds: float
     published: float | None
@@ -74,6 +76,7 @@ class Run:
     """One training that was done."""
 
     plan: MechanismPlan
+    engine: ClipEngine
     accuracy: float
     cpu_seconds: float
     feature_seconds: float
@@ -106,6 +109,7 @@ def measure(study: Study, sites: int, seeds: Sequence[int], larder: Larder, step
         accuracy=statistics.fmean(reached),
         deviation=statistics.stdev(reached) if len(reached) > 1 else None,
         least=min(reached),
+        engine=repr(runs[0].engine),
         cpu_seconds=min(run.cpu_seconds for run in runs),
         feature_seconds=runs[0].feature_seconds,
         published=study.published,
@@ -123,7 +127,7 @@ def _run(study: Study, sites: int, seed: int, material: Material) -> Run:
     begun = time.process_time()
     train(task, plan)
     took = time.process_time() - begun
-    return Run(plan, _tested(task, material), took, material.cpu_seconds)
+    return Run(plan, task.engine, _tested(task, material), took, material.cpu_seconds)
 
 
 @torch.no_grad()

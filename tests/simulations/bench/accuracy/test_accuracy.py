@@ -27,7 +27,7 @@ from simulations.bench.door import app
 SHORT = replace(STUDIES["digits-8"], epochs=2)
 KEYS = {
     *("study", "data", "model", "sites", "epsilon", "delta", "noise_multiplier", "steps", "sampling_rate", "seeds"),
-    *("accuracies", "accuracy", "deviation", "least", "cpu_seconds", "published", "source", "aim", "claim"),
+    *("accuracies", "accuracy", "deviation", "least", "engine", "cpu_seconds", "published", "source", "aim", "claim"),
 }
 
 
