@@ -20,7 +20,7 @@ MEANING = (
     "Each epsilon is for one record (add or remove one) over all steps of one training, at delta 1e-5; in one place "
     "against whoever sees the model, at several sites against the server and one colluding site too. Choices made "
     "by looking at test records (which model, which settings) are not covered: they came from published work, or "
-    "for the digits from trying a few."
+    "(digits, and the rate of mnist-scatternet-1) from trying a few."
 )
 
 

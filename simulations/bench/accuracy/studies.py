@@ -91,7 +91,8 @@ STUDIES: Mapping[str, Study] = {
     for study in (
         *_digits(),
         _SCATTERNET,
-        replace(_SCATTERNET, name="mnist-scatternet-1", epsilon=1.0, aim=0.977, published=None, source=""),
+        # The noise is 2.5 times as large; half the rate reached half a point more than the whole (one seed each).
+        replace(_SCATTERNET, name="mnist-scatternet-1", epsilon=1.0, rate=4.0, aim=0.977, published=None, source=""),
         replace(
             _SCATTERNET, name="fashion-scatternet-3", data=_CLOTHES, batch=8192, rate=16.0, aim=0.892, published=0.897
         ),
