@@ -10,9 +10,14 @@ import pytest
 
 from client.sources.catalogue import read_records
 from client.sources.source import Source
+from common.config import plain
 from common.errors import Code, Refusal
 from simulations.datasets import dataset, write_rows
 from simulations.images import image_set, read_idx
+from simulations.planting import CanarySettings, plant
+from simulations.provision import settle
+from simulations.rebuilt import rebuilt, told
+from simulations.scenario import example, read_scenario
 
 
 def idx(path: Path, array: np.ndarray) -> None:
@@ -106,3 +111,26 @@ def test_the_real_mnist_is_the_one_that_everybody_means(public_data):
     clothes = image_set("fashion-mnist", public_data)
     assert clothes.test.pixels.shape == (10_000, 1, 28, 28)
     assert clothes.train.pixels.mean() / 255 == pytest.approx(0.2860, abs=1e-4)
+
+
+def test_a_world_of_images_is_built_again_from_what_its_run_wrote_down(folder, tmp_path, monkeypatch):
+    """Must: give every site the records that it had. Must not: accept images that changed since."""
+    monkeypatch.setenv("HUSHFED_DATA", str(folder))
+    changes = ['job.dataset="mnist"', 'job.model.name="scatternet"', "world.partition.kind='even'"]
+    changes += ["world.partition.minimum=2", "world.partition.sites=3"]
+    scenario = read_scenario(example("digits"), changes)
+    federation = settle(scenario, tmp_path / "world")
+    facts = {"world": told(scenario, federation), "job": plain(scenario.job)}
+    sites = rebuilt(facts)
+    assert sum(len(site.train) + len(site.holdout) for site in sites) == 30
+    assert sites[0].train.inputs.shape[1:] == (1, 28, 28)
+    pixels = read_idx(folder / "mnist" / "train-images-idx3-ubyte.gz")
+    idx(folder / "mnist" / "train-images-idx3-ubyte.gz", 255 - pixels)
+    assert refused(rebuilt, facts).code is Code.DATA_INVALID
+
+
+def test_canaries_are_not_planted_among_arrays(folder, monkeypatch):
+    monkeypatch.setenv("HUSHFED_DATA", str(folder))
+    data, keys = dataset("mnist"), [bytes(32)] * 3
+    assert plant(data, None, 1, keys, 0.3).data is data
+    assert refused(plant, data, CanarySettings(count=4), 1, keys, 0.3).code is Code.CONFIG_INVALID
