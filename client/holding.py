@@ -8,7 +8,7 @@ from pathlib import Path
 
 from client.guard import Guard
 from client.limits import Limit
-from client.policy import Policy
+from client.policy_file import PolicyFile
 from client.site import DataSettings, SiteSettings
 from client.sources.catalogue import read_records
 from common.data import Records, Schema, fingerprint, split
@@ -42,7 +42,7 @@ class Holdings:
     same ledger.
     """
 
-    def __init__(self, settings: SiteSettings, policy: Policy, signer: Signer, memory: HeadMemory):
+    def __init__(self, settings: SiteSettings, policy: PolicyFile, signer: Signer, memory: HeadMemory):
         self._settings, self._policy, self._signer, self._memory = settings, policy, signer, memory
         self._key = _split_key(Path(settings.state))
         self._ledgers: dict[str, Ledger] = {}
@@ -63,7 +63,7 @@ class Holdings:
 
     def guard(self, dataset: str) -> Guard:
         """What charges the data set; reads no record. Errors: as `ledger`."""
-        rules = self._policy.privacy
+        rules = self._policy.now.privacy
         limit = Limit(rules.max_epsilon, rules.stated_delta, rules.reason)
         return Guard(self.ledger(dataset), limit, versions())
 
@@ -76,9 +76,10 @@ class Holdings:
         if (dataset, schema) not in self._held:
             reading = read_records(held.source, schema, Path(self._settings.state))
             train, holdout = split(reading.records, self._key, held.holdout)
-            self._refuse_few(len(train))
             self._held[(dataset, schema)] = Holding(train, holdout, fingerprint(reading.records, self._key))
-        return self._held[(dataset, schema)]
+        found = self._held[(dataset, schema)]
+        self._refuse_few(len(found.train))
+        return found
 
     def mark(self, dataset: str, schema: Schema) -> bytes | None:
         """The mark of the records that are open under `schema`; None if none are."""
@@ -91,11 +92,11 @@ class Holdings:
             ledger.close()
 
     def _refuse_few(self, count: int) -> None:
-        if count < self._policy.data.min_records:
+        if count < self._policy.now.data.min_records:
             raise Refusal(
                 Code.COHORT_TOO_SMALL,
                 "Data set not used",
-                f"it has fewer training records than the {self._policy.data.min_records} of policy.toml",
+                f"it has fewer training records than the {self._policy.now.data.min_records} of policy.toml",
                 "Add records, or lower [data] min_records",
             )
 

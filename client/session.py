@@ -16,11 +16,11 @@ from client.holding import Holdings
 from client.keystore import SqliteKeyStore
 from client.labour import Labour
 from client.pair_orders import PairOrders
-from client.policy import Policy, TaskName, decide
+from client.policy import TaskName, decide
+from client.policy_file import PolicyFile
 from client.recovery import deal, keep, own_box, release
 from client.secagg import enrol, unmask
 from client.site import SiteSettings, read_site
-from common.config import read
 from common.errors import Code, Refusal
 from common.job import Job, job_from_bytes
 from common.messages import (
@@ -64,7 +64,7 @@ def open_session(path: Path) -> Session:
     settings = read_site(path)
     if settings.threads > 0:
         torch.set_num_threads(settings.threads)
-    policy = read(Policy, Path(settings.policy))
+    policy = PolicyFile(Path(settings.policy))
     governance = settings.federation.governance
     manifest = read_manifest(Path(settings.federation.manifest), bytes.fromhex(governance))
     store = SqliteKeyStore.open(Path(settings.state))
@@ -82,7 +82,7 @@ def open_session(path: Path) -> Session:
 class Session:
     """A site at work. It remembers its open data sets and the job in force; everything else is on disk."""
 
-    def __init__(self, settings: SiteSettings, policy: Policy, manifest: Manifest, store: SqliteKeyStore):
+    def __init__(self, settings: SiteSettings, policy: PolicyFile, manifest: Manifest, store: SqliteKeyStore):
         self._settings, self._policy, self._manifest = settings, policy, manifest
         self._store: KeyStore = store
         self._close = store.close
@@ -152,7 +152,7 @@ class Session:
         return Accepted(
             order=digest,
             epsilon_spent=guard.spent.gated,
-            epsilon_limit=self._policy.privacy.max_epsilon,
+            epsilon_limit=self._policy.now.privacy.max_epsilon,
             head=self._holdings.ledger(work.job.dataset).head,
         )
 
@@ -215,7 +215,7 @@ class Session:
         return LedgerReply(order=digest, entries=ledger.public_lines(), head=ledger.head, data=mark)
 
     def _decide(self, job: Job, task: TaskName, work: Work) -> None:
-        decide(self._policy, job, task, work.layout.size, work.sum_min)
+        decide(self._policy.now, job, task, work.layout.size, work.sum_min)
 
     def _work(self, job: bytes) -> Work:
         """The job's derived values, computed once."""

@@ -201,9 +201,13 @@ def _mark(work: Work, run_id: bytes) -> str:
 
 
 def _opening_state(work: Work, questions: Questions, settings: RunSettings, run_id: bytes) -> State:
-    """The checkpoint's state; or the initial model, offered to every site that is present."""
+    """The checkpoint's state; or the initial model, offered to every site that is present.
+
+    Whoever refused for good before is asked again by a run that is resumed: its keeper may have mended it.
+    """
     if settings.checkpoint.exists():
-        return _with_cut_attempt(load_checkpoint(settings.checkpoint, _mark(work, run_id)), settings.attempt)
+        kept = load_checkpoint(settings.checkpoint, _mark(work, run_id))
+        return _with_cut_attempt(replace(kept, excluded={}), settings.attempt)
     wait = work.job.aggregation.deadline_seconds
     wait_for(work.job.aggregation.quorum, questions.sites.present, (), 3 * wait)
     parameters = flatten(model_of(work.job))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +23,7 @@ from server.protocols import Sums
 from server.site_level import due
 from server.strategies.strategy import Strategy
 
+MOST_TOLD = 8  # sites named in the end of a run
 FADING = 0.8  # weight of a round's estimate in the next round's smoothed one
 
 # An attempt that ended so may succeed when it is repeated.
@@ -131,19 +131,22 @@ def _least(table: Table, task: Task) -> int:
 
 
 def _no_sum(table: Table, state: State, number: int, failure: Code, refusals: Sequence[dict[str, str]]) -> Refusal:
-    """The end of a run, with what its sites said most often: the failure alone only tells that too few answered."""
+    """The end of a run, with what its sites said: the failure alone only tells that too few answered."""
     failed, spare = state.spent.get("train", 0), table.work.spare("train")
-    said = Counter(state.excluded.values()) or Counter(one["code"] for one in refusals)
-    often = f"; most often sites said {said.most_common(1)[0][0]}" if said else ""
+    names = {site.id: site.name for site in table.work.manifest.sites}
+    said = {names[site]: code for site, code in state.excluded.items()} or {r["site"]: r["code"] for r in refusals}
+    told = ", ".join(f"{site} {code}" for site, code in sorted(said.items())[:MOST_TOLD])
+    more = f" and {len(said) - MOST_TOLD} more" if len(said) > MOST_TOLD else ""
     do = "The model of the last whole round is kept; more rounds need a new job"
     if len(table.work.manifest.sites) - len(state.excluded) < table.job.aggregation.quorum:
-        do = "Ask the sites which line of their policy decided: hushfed site explain"
+        do = "Ask their keepers (hushfed site explain, site status); a run that is resumed asks them again"
     elif failed <= spare:
         do = "Start the sites that are missing and resume; the model of the last whole round is kept"
     return Refusal(
         Code.RUN_FAILED,
         f"Round {number} ended without a sum",
-        f"the last failure was {failure}; {failed} attempts of the run failed, and its budget affords {spare}{often}",
+        f"the last failure was {failure}; failed attempts of the run: {failed}, where its budget affords {spare}"
+        + (f"; sites said: {told}{more}" if told else ""),
         do,
     )
 

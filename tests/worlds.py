@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 
+from client.policy import Policy
+from client.policy_file import PolicyFile
 from client.session import Session, open_session
 from common.config import load, plain, read_table
 from common.frames import unpack
@@ -158,6 +161,11 @@ def desk_of(made: Scenario, folder: Path) -> Desk:
     work = work_of(prepared(made.job, federation.manifest), federation.manifest)
     sessions = {site.id: open_session(site.settings) for site in federation.sites}
     return Desk(federation, work, Signer.load(federation.coordinator / "identity.key"), sessions)
+
+
+def under(policy: Policy) -> PolicyFile:
+    """Rules that no file holds, for a session or its holdings."""
+    return cast("PolicyFile", SimpleNamespace(now=policy))
 
 
 def code_of(reply: AnyReply) -> str:

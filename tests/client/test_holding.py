@@ -11,6 +11,7 @@ import pytest
 from client.holding import Holdings, ledger_path
 from client.keystore import SqliteKeyStore
 from client.policy import DataRules, Policy
+from client.policy_file import PolicyFile
 from client.site import SiteSettings, read_site
 from common.config import read
 from common.data import Schema
@@ -18,7 +19,7 @@ from common.errors import Code, Refusal
 from common.identity import Signer
 from simulations.datasets import clinics
 from simulations.provision import settle
-from tests.worlds import scenario
+from tests.worlds import scenario, under
 
 SCHEMA = clinics().schema
 
@@ -38,7 +39,8 @@ def holdings(site: SiteSettings) -> Iterator[Holdings]:
 
 def open_holdings(site: SiteSettings, policy: Policy | None = None) -> Holdings:
     signer = Signer.load(Path(site.state) / "identity")
-    return Holdings(site, policy or read(Policy, Path(site.policy)), signer, SqliteKeyStore.volatile(signer))
+    file = PolicyFile(Path(site.policy)) if policy is None else under(policy)
+    return Holdings(site, file, signer, SqliteKeyStore.volatile(signer))
 
 
 def test_the_parts_are_disjoint_whole_and_the_same_after_a_restart(site: SiteSettings, holdings: Holdings) -> None:
@@ -117,5 +119,5 @@ def test_a_data_set_that_the_site_does_not_name_is_refused(holdings: Holdings) -
 def test_without_its_split_key_nothing_is_opened(site: SiteSettings, tmp_path: Path) -> None:
     signer = Signer.generate()
     with pytest.raises(Refusal, match=r"split\.key") as refused:
-        Holdings(replace(site, state=str(tmp_path)), Policy(), signer, SqliteKeyStore.volatile(signer))
+        Holdings(replace(site, state=str(tmp_path)), under(Policy()), signer, SqliteKeyStore.volatile(signer))
     assert refused.value.code is Code.FILE_MISSING

@@ -24,7 +24,7 @@ from common.messages import (
     Reported,
 )
 from common.work import work_of
-from tests.worlds import RUN, Desk, close, code_of, desk_of, scenario
+from tests.worlds import RUN, Desk, close, code_of, desk_of, scenario, under
 
 RESERVED = ["OPEN", "RESERVE", "SETTLE"]
 
@@ -162,9 +162,9 @@ def test_what_the_budget_does_not_afford_is_refused_before_a_record_is_read(
 ) -> None:
     seen = reads(monkeypatch)
     session = desk.sessions[1]
-    rules = replace(session._policy.privacy, max_epsilon=8.0)
-    tight = replace(session._policy, privacy=replace(rules, max_epsilon=0.5))
-    session._holdings._policy = tight  # the keeper lowered the limit after the policy was read
+    rules = replace(session._policy.now.privacy, max_epsilon=8.0)
+    tight = replace(session._policy.now, privacy=replace(rules, max_epsilon=0.5))
+    session._holdings._policy = under(tight)  # the keeper lowered the limit after the policy was read
     assert code_of(desk.ask(1, desk.work_order())) == "BUDGET_EXHAUSTED"
     assert code_of(desk.ask(1, desk.offer())) == "BUDGET_EXHAUSTED"
     assert seen == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.session import open_session
+from client.site import read_site
 from common.errors import Code
 from common.frames import pack, unpack
 from common.identity import Signer
@@ -40,7 +43,7 @@ from common.messages import (
 )
 from common.secagg.statements import member_of
 from common.work import work_of
-from tests.worlds import RUN, Desk, close, code_of, desk_of, scenario
+from tests.worlds import RUN, Desk, close, code_of, desk_of, scenario, under
 
 
 @pytest.fixture
@@ -169,7 +172,8 @@ def test_an_exception_that_quotes_a_record_never_leaves(
 def test_a_task_that_the_policy_does_not_allow_is_refused(desk: Desk) -> None:
     session = desk.sessions[1]
     opened = desk.opened()
-    session._policy = replace(session._policy, tasks=replace(session._policy.tasks, allow=("offer", "train")))
+    policy = session._policy.now
+    session._policy = under(replace(policy, tasks=replace(policy.tasks, allow=("offer", "train"))))
     assert code_of(desk.ask(1, desk.work_order(opened=opened, task="evaluate"))) == "POLICY_TASK"
     assert code_of(desk.ask(1, LedgerOrder(run=RUN, job=desk.job))) == "POLICY_TASK"
     assert code_of(desk.ask(1, desk.offer())) == "POLICY_TASK"  # an offer asks for all that follows
@@ -204,3 +208,24 @@ def test_a_site_whose_manifest_gives_its_key_another_id_does_not_open(desk: Desk
     path.write_text(path.read_text().replace("id = 2", "id = 1"))
     with open_session(path) as session:  # the key store was let go
         assert session(b"")
+
+
+def test_a_policy_that_is_tightened_or_damaged_holds_from_the_next_order_on(tmp_path: Path) -> None:
+    """Must: obey the file as it is now. Must not: go on under the rules of the agent's start, or without any."""
+    made = desk_of(scenario("none"), tmp_path / "world")
+    file = Path(read_site(made.federation.sites[0].settings).policy)
+    before = file.read_text()
+    opened = made.opened()
+    assert isinstance(made.ask(1, made.work_order(opened=opened)), Reported)
+    table = tomllib.loads(before)
+    file.write_text(tomli_w.dumps(table | {"tasks": {"allow": ["ledger"]}}))
+    assert code_of(made.ask(1, made.work_order(opened=opened, round=2, number=1))) == "POLICY_TASK"
+    file.write_text("[tasks\nallow =")
+    assert code_of(made.ask(1, made.work_order(opened=opened, round=2, number=2))) == "CONFIG_INVALID"
+    file.unlink()
+    assert code_of(made.ask(1, made.work_order(opened=opened, round=2, number=3))) == "FILE_MISSING"
+    file.write_text(tomli_w.dumps(table | {"data": table["data"] | {"min_records": 10_000}}))
+    assert code_of(made.ask(1, made.work_order(opened=opened, round=2, number=4))) == "COHORT_TOO_SMALL"
+    file.write_text(before)
+    assert isinstance(made.ask(1, made.work_order(opened=opened, round=2, number=5)), Reported)
+    close(made)

@@ -21,7 +21,7 @@ from common.statement import opened, statement_of
 from server.checkpoints import State
 from server.coordinator import RunSettings, manifest_of, node_keys, run, run_job
 from server.rounds import Table, play
-from tests.worlds import Desk, Lines, close, desk_of, questions_of, scenario, settings_of
+from tests.worlds import Desk, Lines, close, desk_of, questions_of, scenario, settings_of, under
 
 RUN_KEYS = {
     "schema",
@@ -91,6 +91,27 @@ def test_an_unchanged_job_runs_again_without_a_lost_attempt(tmp_path: Path, prot
         state = run_job(desk.work, questions_of(desk), settings)
         assert [row["refusals"] for row in state.rounds] == [[], []]
         assert not any(state.spent.values())
+    close(desk)
+
+
+def test_a_site_that_refused_for_good_is_asked_again_by_a_run_that_is_resumed(tmp_path: Path) -> None:
+    """Must: name who refused and why; take back whoever was mended. Must not: repeat the old reason as a new one."""
+    desk = desk_of(scenario("none", {"job.aggregation.quorum": 3}), tmp_path / "world")
+    session = desk.sessions[2]
+    allowed = session._policy.now
+
+    def line(site: int, order: AnyOrder, answer: Callable[[], bytes]) -> bytes | None:
+        if isinstance(order, WorkOrder) and order.round == 2:
+            session._policy = under(replace(allowed, tasks=replace(allowed.tasks, allow=())))
+        return answer()
+
+    with pytest.raises(Refusal, match="clinic-b POLICY_TASK") as refused:
+        played(desk, line)
+    assert "asks them again" in refused.value.do
+    session._policy = under(allowed)
+    state = played(desk, resume=True)
+    assert [row["sites"] for row in state.rounds] == [["clinic-a", "clinic-b", "clinic-c"]] * 3
+    assert state.excluded == {}
     close(desk)
 
 
@@ -224,7 +245,8 @@ def test_a_run_is_not_resumed_with_another_job(desk: Desk) -> None:
 def test_a_job_that_too_many_sites_refuse_is_not_started(desk: Desk) -> None:
     for site in (2, 3):
         session = desk.sessions[site]
-        session._policy = replace(session._policy, privacy=replace(session._policy.privacy, max_epsilon=1.0))
+        policy = session._policy.now
+        session._policy = under(replace(policy, privacy=replace(policy.privacy, max_epsilon=1.0)))
     with pytest.raises(Refusal, match="POLICY_PRIVACY") as refused:
         played(desk)
     assert refused.value.code is Code.RUN_FAILED

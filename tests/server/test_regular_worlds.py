@@ -21,7 +21,7 @@ from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
 from simulations.world import simulate
 from tests.attempts import Attempts, losing, unmaskers
-from tests.worlds import Desk, close, code_of, desk_of, scenario
+from tests.worlds import Desk, close, code_of, desk_of, scenario, under
 
 TWENTY: dict[str, Any] = {
     "world.partition.sites": 20,
@@ -84,14 +84,14 @@ def test_a_part_must_be_as_large_as_the_jobs_own_quorum_makes_it(desk: Desk) -> 
 def test_the_policys_quorum_is_held_against_the_smallest_sum_and_not_against_the_quorum(desk: Desk) -> None:
     """A keeper who asks for sums of so many sites gets them from a lying coordinator too, or refuses."""
     session = desk.sessions[1]
-    policy = session._policy
+    policy = session._policy.now
     for quorum, refused in ((desk.work.sum_min, False), (desk.work.sum_min + 1, True)):
-        session._policy = replace(policy, aggregation=replace(policy.aggregation, quorum=quorum))
+        session._policy = under(replace(policy, aggregation=replace(policy.aggregation, quorum=quorum)))
         reply = desk.ask(1, desk.offer())
         assert (code_of(reply) if refused else reply.__struct_config__.tag) == (
             "POLICY_SECAGG" if refused else "accepted"
         )
-    session._policy = policy
+    session._policy = under(policy)
 
 
 def test_noise_counts_on_the_smallest_sum_and_not_on_the_quorum(tmp_path: Path) -> None:
