@@ -11,6 +11,8 @@ from common.config import finite, read
 from common.errors import Code, Refusal
 from common.privacy.clipping.names import EngineName
 
+MOST_THREADS = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
@@ -42,7 +44,8 @@ class FederationSettings:
 class SiteSettings:
     """One site. Relative paths count from the folder of site.toml.
 
-    threads  processor threads of training; 0 leaves it to torch. Sites that share a host are faster with one each
+    threads  processor threads of training, at most MOST_THREADS; 0 leaves it to torch. Sites that share a host are
+             faster with one each
     engine   how per-record gradients are computed; "auto" takes the fastest that is right for the model. Changes no
              promise: all clip the same sums
     """
@@ -57,6 +60,9 @@ class SiteSettings:
     threads: int = 0
     engine: EngineName = "auto"
     noise_seed: int | None = None  # only for jobs whose noise is "replay", which void every claim
+
+    def __post_init__(self) -> None:
+        finite(self.threads, "threads", at_least=0, at_most=MOST_THREADS)
 
     def dataset(self, name: str) -> DataSettings:
         """The data set `name`. Errors: Refusal POLICY_DATA."""

@@ -126,10 +126,12 @@ def finite(
     if number and above < value < below and at_least <= value <= at_most:
         return
     ends = {"above": above, "at least": at_least, "at most": at_most, "below": below}
-    bounds = [f"{word} {_exact(end)}" for word, end in ends.items() if math.isfinite(end)]
-    raise Refusal(
-        Code.CONFIG_INVALID, f"{name} = {value}", f"it must be {' and '.join(bounds) or 'finite'}", "Correct it"
-    )
+    bounds = " and ".join(f"{word} {_exact(end)}" for word, end in ends.items() if math.isfinite(end))
+    why, do = f"it must be {bounds or 'finite'}", "Correct it"
+    if not number and not isinstance(value, bool):  # infinity is above every end: it must not be told to be
+        why = "it is too large to be computed with" if isinstance(value, int) else "it is not a finite number"
+        do = f"Give a number {bounds}" if bounds else "Give a finite number"
+    raise Refusal(Code.CONFIG_INVALID, f"{name} = {value}", why, do)
 
 
 def _exact(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Whether the coordinator accounted for every sum that it noised; nothing to see in modes where sites add the noise."""
+"""Whether the coordinator accounted for every sum that it noised; it has no ledger where sites add the noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ WHO = "coordinator"
 
 def unaccounted(run: Run, work: Work | None) -> Iterator[Finding]:
     """What is wrong with the coordinator's ledger: who trusts its noise can hold it to what it signed."""
-    if work is None or not work.job.privacy.central:
+    if work is None:
+        return
+    if not work.job.privacy.central:
+        if run.central is not None:
+            detail = (
+                "coordinator.jsonl is there, and by its job the coordinator adds no noise that it could account for"
+            )
+            yield Finding(Problem.RECORD_MISMATCH, WHO, detail)
         return
     if run.central is None:
         yield Finding(Problem.LEDGER_MISSING, WHO, "coordinator.jsonl, which accounts for its noise, is not there")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,14 +142,24 @@ def check_round(row: Mapping[str, Any], place: str) -> None:
 
 
 def read_object(text: str, place: str) -> dict[str, Any]:
-    """A JSON object. Errors: Refusal DATA_INVALID."""
+    """A JSON object. Errors: Refusal DATA_INVALID, also of a name that stands twice: readers differ in which counts."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, place))
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise invalid(place, "it is no JSON object", "Use the directory as it was written")
     return value
+
+
+def _object(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise invalid(
+            place, f"the name {twice[:64]!r} stands twice in one object", "Use the directory as it was written"
+        )
+    return found
 
 
 def invalid(what: str, why: str, do: str) -> Refusal:

@@ -61,6 +61,18 @@ def test_a_share_held_out_must_leave_both_parts(site: Path, holdout: str) -> Non
     refused(site)
 
 
+@pytest.mark.parametrize("threads", ["-5", "-1", "1025", "1.0", "true"])
+def test_a_number_of_threads_that_no_site_has_is_refused(site: Path, threads: str) -> None:
+    site.write_text(f"threads = {threads}\n{TEXT}")
+    assert "threads" in str(refused(site))
+
+
+@pytest.mark.parametrize("threads", [0, 1, 1024])
+def test_threads_from_none_named_to_the_most_are_accepted(site: Path, threads: int) -> None:
+    site.write_text(f"threads = {threads}\n{TEXT}")
+    assert read_site(site).threads == threads
+
+
 def test_an_unknown_setting_is_refused_in_every_table(site: Path) -> None:
     for table in ("id = 1", "[federation]", "[[data]]"):
         site.write_text(TEXT.replace(table, f"{table}\nholdot = 0.3"))

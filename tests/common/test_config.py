@@ -157,6 +157,23 @@ def test_a_range_is_told_exactly_as_it_is_checked(ends: dict[str, float], value:
     finite(0.5, "delta", **ends)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_of_a_number_that_is_not_finite_it_is_said_that_it_is_not(value: float) -> None:
+    """Must: name the ends all the same. Must not: say that infinity must be above 0, which it is."""
+    with pytest.raises(Refusal) as refused:
+        finite(value, "learning_rate", above=0)
+    assert (refused.value.why, refused.value.do) == ("it is not a finite number", "Give a number above 0")
+    with pytest.raises(Refusal) as refused:
+        finite(value, "bias")
+    assert (refused.value.why, refused.value.do) == ("it is not a finite number", "Give a finite number")
+
+
+def test_a_whole_number_beyond_every_float_is_refused() -> None:
+    with pytest.raises(Refusal) as refused:
+        finite(10**400, "weight", above=0)
+    assert refused.value.why == "it is too large to be computed with"
+
+
 @pytest.mark.parametrize(
     "change", [{"leaf": {"colour": "red", "kind": "elm"}}, {"leaves": [{"colour": "r", "kind": "e"}]}]
 )

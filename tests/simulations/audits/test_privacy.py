@@ -103,6 +103,15 @@ def test_a_missing_ledger_is_found(run: Path):
     assert audit(read_run(run))["epsilon"] is None, "an epsilon that cannot be known has no bound"
 
 
+@pytest.mark.parametrize("content", [b"", b"junk\n", b"{}\n"])
+def test_a_ledger_of_a_coordinator_that_adds_no_noise_is_found(run: Path, content: bytes):
+    """Must not: pass over a file that stands among the run's artifacts and that nobody signed."""
+    (run / "coordinator.jsonl").write_bytes(content)
+    found = audit(read_run(run))
+    assert [(one["code"], one["site"]) for one in found["findings"]] == [("RECORD_MISMATCH", "coordinator")]
+    assert found["epsilon"] is None
+
+
 @pytest.mark.parametrize("told", [0.5, 0, -1.0])
 def test_a_figure_below_what_the_plans_cost_is_found(run: Path, told: float):
     edit(run, lambda facts: facts["heads"]["clinic-a"].update(epsilon=told))

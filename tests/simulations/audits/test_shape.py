@@ -71,6 +71,25 @@ def test_the_file_and_its_line_are_named(run: Run, tmp_path: Path) -> None:
         read_run(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("run.json", '{"schema"', '{"accuracy": 0.99, "schema"'),
+        ("run.json", '"evaluation_epsilon"', '"epsilon": 0.1, "evaluation_epsilon"'),
+        ("rounds.jsonl", '{"round": 2', '{"sites": [], "round": 2'),
+    ],
+)
+def test_a_name_that_stands_twice_in_one_object_is_refused(tmp_path: Path, file: str, old: str, new: str) -> None:
+    """The attack: a record that this reader takes by its last value, and another reader by its first."""
+    path = write_run(tmp_path / "run", rounds=2) / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(Refusal, match="stands twice") as refused:
+        read_run(path.parent)
+    assert refused.value.code is Code.DATA_INVALID
+
+
 @pytest.mark.parametrize("place", ["versions", "statement", "something"])
 def test_a_record_that_is_nested_too_deeply_is_refused(run: Run, place: str) -> None:
     deep: Any = 1
