@@ -109,10 +109,18 @@ def _released(run: Path, sensitive: list[str]) -> Tally:
 
 
 def _legible(found: dict[str, Any]) -> dict[str, Any]:
-    """What a person wants to see of a privacy audit; what is the same at every site stands in the JSON."""
-    row = {"site": "site", "recomputed": "recomputed", "reported": "epsilon", "entries": "entries"}
-    sites = [{shown: site[name] for shown, name in row.items()} for site in found["sites"]]
-    return found | {"sites": sites}
+    """What a person wants to see of a privacy audit; what is the same at every site stands in the JSON.
+
+    Every epsilon says what it is over: a promise binds one run, and stands beside what that run cost.
+    """
+    told = {"this_run": found["this_run"], "promised_for_it": found["promised"], "all_runs": found["epsilon"]}
+    row = {"this_run": "run_epsilon", "all_runs": "recomputed", "reported": "epsilon"}
+    sites = [
+        {"site": site["site"], "epsilon": {to: site[name] for to, name in row.items()}, "entries": site["entries"]}
+        for site in found["sites"]
+    ]
+    rest = {name: value for name, value in found.items() if name not in {"this_run", "promised", "limit"}}
+    return rest | {"epsilon": told, "sites": sites}
 
 
 def _readable(found: dict[str, Any]) -> dict[str, Any]:

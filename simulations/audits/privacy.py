@@ -36,6 +36,8 @@ def audit(run: Run, anchors: Anchors = NOTHING) -> dict[str, Any]:
              its parts fit each other; that its manifest is the federation's own, only the auditor can tell
     `verified` is true only if nothing was found; only then there is an epsilon and a claim, and each rests on entries
     that sites signed.
+    epsilon   of the site that spent most, over all runs in its ledger; so is what a site `recomputed`
+    this_run  of the site that spent most on this run alone: what must not exceed `promised`, also named `limit`
     """
     members, found = members_of(run)
     books = books_of(run, members)
@@ -67,12 +69,15 @@ def audit(run: Run, anchors: Anchors = NOTHING) -> dict[str, Any]:
 def _result(run: Run, terms: Terms, priced: Priced, found: list[Finding]) -> dict[str, Any]:
     void = found or terms.mode == "none"
     worst = max((terms.figure(cost.whole) if cost else math.inf for _, cost in priced), default=0.0)
+    here = max((terms.figure(cost.run) if cost else math.inf for _, cost in priced), default=0.0)
     return {
         "verdict": (Verdict.FAIL if found else Verdict.PASS).value,
         "verified": not found,
         "problems": sorted({one.code.value for one in found}),
         "findings": [{"code": one.code.value, "site": one.site, "detail": one.detail} for one in found],
         "epsilon": None if void else _finite(worst),
+        "this_run": None if void else _finite(here),
+        "promised": terms.limit,
         "limit": terms.limit,
         "delta": terms.delta,
         "unit": terms.unit,
@@ -98,6 +103,7 @@ def _row(run: Run, terms: Terms, account: Account, cost: Cost | None) -> dict[st
         "site": account.site,
         "epsilon": None if void else _finite(reported(run, account.site)),
         "recomputed": _finite(terms.figure(cost.whole)) if cost else None,
+        "run_epsilon": _finite(terms.figure(cost.run)) if cost else None,
         "this_run": {part: _finite(value) for part, value in (cost.run.nominal if cost else {}).items()}
         | ({"site": _finite(cost.run.site)} if cost and cost.run.site is not None else {}),
         "delta": terms.delta,

@@ -12,6 +12,7 @@ from common.errors import Code
 from simulations.audits.runs import Run
 from simulations.report import figures
 from simulations.report.figures import Axis, Chart, Curve, Level, Whisker
+from simulations.report.words import only_run
 
 TOLD_APART = 12  # most sites whose curves are named
 SERIES = 6  # classes s0 … s5 of the style sheet
@@ -90,8 +91,8 @@ def _loss(run: Run) -> Markup | None:
 
 
 def _epsilon(run: Run, privacy: Mapping[str, Any]) -> Markup | None:
-    """Epsilon spent after each round, one curve a site, below the promise of the job."""
-    limit = privacy.get("limit")
+    """Epsilon spent after each round, one curve a site, below the job's promise if nothing else was ever charged."""
+    limit = privacy["promised"] if only_run(privacy) else None
     spent = {site: _spent(run, site) for site in run.sites}
     values = [y for points in spent.values() for _, y in points if y is not None]
     if not values or privacy["epsilon"] is None:
@@ -99,7 +100,7 @@ def _epsilon(run: Run, privacy: Mapping[str, Any]) -> Markup | None:
     high = figures.around([*values, *([limit] if limit else [])], low=0.0)[1]
     styles = dict(site_key(run))
     lines = [Curve(name=site, points=points, style=styles.get(site, "s0")) for site, points in spent.items()]
-    promise = "promised by the job"
+    promise = "promised by the job for this run"
     marks = [Level(name=promise, value=limit, style="limit", label=promise)] if limit else []
     axis = Axis(low=0.0, high=high)
     return figures.curves(Chart(title="Epsilon by round and site", x=_rounds(run), y=axis, curves=lines, levels=marks))

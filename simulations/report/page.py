@@ -118,11 +118,12 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def _bars(privacy: Mapping[str, Any]) -> dict[str, Markup]:
-    """One bar a site: how much of the job's epsilon its ledger holds."""
-    limit = privacy.get("limit") or 0.0
-    costs = {site["site"]: site["recomputed"] if limit else None for site in privacy["sites"]}
+    """One bar a site: how much of the epsilon that the job promised for this run the run cost it."""
+    limit = privacy["promised"] or 0.0
+    costs = {site["site"]: site["run_epsilon"] if limit else None for site in privacy["sites"]}
     return {
-        site: Markup("") if cost is None else figures.bar(f"{site}: ε", cost, limit) for site, cost in costs.items()
+        site: Markup("") if cost is None else figures.bar(f"{site}: ε of this run", cost, limit)
+        for site, cost in costs.items()
     }
 
 

@@ -30,6 +30,7 @@ def words(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
         "fairness": _fairness(found["fairness"]),
         "learning": _learning(found["learning"]),
         "epsilon": _epsilon(found["privacy"]),
+        "curves": _curves(found["privacy"]),
         "ledger": _ledger(found["privacy"]),
         "learning_section": _baselines(found["learning"]),
         "fairness_section": _fairness_section(found["fairness"]),
@@ -110,8 +111,16 @@ def _privacy(privacy: Mapping[str, Any]) -> Markup:
         )
     if privacy["epsilon"] is None:
         return Markup.escape("The ledgers are intact. The run added no noise that could be claimed.")
-    told = "Every ledger verifies and every figure recomputes. No {} costs more than ε = {}."
-    return _said(told, _unit(privacy), epsilon(privacy["epsilon"]))
+    told = (
+        "Every ledger verifies and every figure recomputes. This run cost no {} more than ε = {}{}; all runs in the "
+        "ledgers together, no more than ε = {}."
+    )
+    return _said(told, _unit(privacy), epsilon(privacy["this_run"]), _promise(privacy), epsilon(privacy["epsilon"]))
+
+
+def _promise(privacy: Mapping[str, Any]) -> Markup:
+    """What the job promised for the run, after what the run cost."""
+    return _said(", of the promised {}", epsilon(privacy["promised"])) if privacy["promised"] else Markup("")
 
 
 def _epsilon(privacy: Mapping[str, Any]) -> Markup:
@@ -120,7 +129,8 @@ def _epsilon(privacy: Mapping[str, Any]) -> Markup:
     if privacy["epsilon"] is None:
         return Markup.escape("ε, no privacy claimed")
     whose = "one whole site" if privacy["unit"] == "site" else "one record of a site"
-    return _said("ε for {}, add or remove one, δ = {}", whose, small(privacy["delta"]))
+    told = "ε of this run{}, for {}, add or remove one, δ = {}. All runs in the ledgers: {}"
+    return _said(told, _promise(privacy), whose, small(privacy["delta"]), epsilon(privacy["epsilon"]))
 
 
 def _unit(privacy: Mapping[str, Any]) -> str:
@@ -131,8 +141,25 @@ def _unit(privacy: Mapping[str, Any]) -> str:
 def _ledger(privacy: Mapping[str, Any]) -> Markup:
     if not privacy.get("limit"):
         return Markup.escape("Chains, signatures and heads were checked with the keys of the manifest.")
-    text = "Chains, signatures and heads were checked with the keys of the manifest. A full bar is the job’s ε = {}."
-    return _said(text, epsilon(privacy["limit"]))
+    text = (
+        "Chains, signatures and heads were checked with the keys of the manifest. A bar is what this run cost the "
+        "site; a full one is the ε = {} that the job promised for this run. All runs are all that the ledger holds."
+    )
+    return _said(text, epsilon(privacy["promised"]))
+
+
+def _curves(privacy: Mapping[str, Any]) -> str:
+    """What the curves of epsilon are over, and whether the job's promise can be drawn beside them."""
+    text = (
+        "Everything in a site’s ledger, all runs together, after each round of this one; the curves of sites that "
+        "took part alike lie on each other."
+    )
+    return text if only_run(privacy) else f"{text} The job’s promise is for this run alone and is not drawn."
+
+
+def only_run(privacy: Mapping[str, Any]) -> bool:
+    """Whether no ledger holds another run: then its figures may be held against what this one promised."""
+    return all(site["recomputed"] == site["run_epsilon"] for site in privacy["sites"])
 
 
 def _fairness(fairness: Mapping[str, Any]) -> Markup:

@@ -61,23 +61,24 @@ def write_run(
     change: Callable[[dict[str, Any]], None] | None = None,
     noise: str = "system",
     spoil: Spoil = lambda _site, entry: entry,
+    earlier: int = 0,
 ) -> Path:
     """A completed run in `folder`, signed by its coordinator.
 
     change  edits run.json before it is signed      noise  "replay" marks the plans
-    spoil   changes an entry before its site signs it
+    spoil   changes an entry before its site signs it      earlier  rounds of another run, charged before this one
     """
     work = work_of(job_of(rounds, noise), MANIFEST)
-    train, counts = work.training, work.counting
-    chains = {name: _chain(work, name, rounds, spoil) for name in NAMES}
+    train = work.training
+    chains = {name: _chain(work, name, rounds, spoil, earlier) for name in NAMES}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ledgers").mkdir(exist_ok=True)
     for name, lines in chains.items():
         (folder / "ledgers" / f"{name}.jsonl").write_bytes(b"".join(line.public() for line in lines))
-    curve = [spent(train, i) for i in range(rounds + 1)]
+    curve = [spent(train, earlier + i) for i in range(rounds + 1)]
     (folder / "rounds.jsonl").write_text("".join(json.dumps(_round(i, curve)) + "\n" for i in range(1, rounds + 1)))
     (folder / "model.safetensors").write_bytes(save(named(work.layout, parameters_after(rounds, work.layout.size))))
-    facts = _facts(work.job, {name: lines[-1] for name, lines in chains.items()}, train, counts)
+    facts = _facts(work.job, {name: lines[-1] for name, lines in chains.items()}, earlier)
     if change:
         change(facts)
     (folder / "run.json").write_text(json.dumps(facts))
@@ -152,7 +153,7 @@ def present(name: str, number: int) -> bool:
     return name != "clinic-d" or number % 9 != 5
 
 
-def _chain(work: Work, name: str, rounds: int, spoil: Spoil) -> list[Line]:
+def _chain(work: Work, name: str, rounds: int, spoil: Spoil, earlier: int) -> list[Line]:
     lines: list[Line] = []
     train, counts = work.training, work.counting
 
@@ -162,10 +163,13 @@ def _chain(work: Work, name: str, rounds: int, spoil: Spoil) -> list[Line]:
         lines.append(signed(spoil(name, entry), lines[-1].hash if lines else GENESIS, SIGNERS[name]))
 
     add(Kind.OPEN, versions={"hushfed": "0.1.0"})
-    works = [(train, n, n - 1) for n in range(1, rounds + 1) if present(name, n)] + [(counts, rounds, rounds)]
-    for plan, number, before in works:
+    works = [("6e" * 16, train, n, n - 1) for n in range(1, earlier + 1)]
+    works += [(RUN, train, n, n - 1) for n in range(1, rounds + 1) if present(name, n)] + [
+        (RUN, counts, rounds, rounds)
+    ]
+    for run, plan, number, before in works:
         model = hashlib.sha256(parameters_after(before, work.layout.size).tobytes()).hexdigest()
-        facts = Facts(run=RUN, job=work.job.digest().hex(), round=number, number=number, model=model)
+        facts = Facts(run=run, job=work.job.digest().hex(), round=number, number=number, model=model)
         add(Kind.RESERVE, facts=facts, partition=plan.partition, plan_id=plan.plan_id, plan=plan, steps=plan.steps)
         add(Kind.SETTLE, steps=plan.steps, reserve=len(lines) - 1, output="cd" * 32)
     return lines
@@ -189,9 +193,11 @@ def _round(number: int, curve: list[float]) -> dict[str, Any]:
     }
 
 
-def _facts(job: Job, heads: dict[str, Line], train: MechanismPlan, counts: MechanismPlan) -> dict[str, Any]:
+def _facts(job: Job, heads: dict[str, Line], earlier: int) -> dict[str, Any]:
+    work = work_of(job, MANIFEST)
+    train, counts = work.training, work.counting
     took = {name: sum(present(name, i) for i in range(1, job.rounds + 1)) for name in NAMES}
-    figures = {name: max(spent(train, took[name]), spent(counts, 1)) for name in NAMES}
+    figures = {name: max(spent(train, earlier + took[name]), spent(counts, 1)) for name in NAMES}
     return {
         "schema": 1, "status": "completed", "run": RUN, "ended": "2026-05-04T09:30:00+00:00", "seconds": 14.2,
         "job": plain(job),

@@ -114,6 +114,16 @@ def test_a_person_reads_the_digest_of_the_manifest_and_what_to_compare_it_with(k
     assert "The manifest is the one you gave" in told
 
 
+def test_a_person_reads_what_this_run_cost_beside_its_promise_and_all_runs_apart(tmp_path: Path):
+    folder = str(write_run(tmp_path / "run", rounds=6, earlier=30))
+    told = CliRunner().invoke(app, ["privacy", folder]).stdout
+    said = dict(line.split(maxsplit=1) for line in told.splitlines() if line.startswith("epsilon."))
+    assert {"epsilon.this_run", "epsilon.promised_for_it", "epsilon.all_runs"} == said.keys()
+    assert float(said["epsilon.this_run"]) < float(said["epsilon.promised_for_it"]) == 3
+    assert float(said["epsilon.all_runs"]) > 3
+    assert not any(line.startswith("limit") for line in told.splitlines())
+
+
 def test_fairness_of_a_run_without_tolerance_is_inconclusive(run: str):
     code, found = call("fairness", run)
     assert code == 2

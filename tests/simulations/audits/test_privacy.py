@@ -15,7 +15,7 @@ import pytest
 from common.errors import Code, Refusal
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
-from tests.simulations.recorded import sign, write_run
+from tests.simulations.recorded import ROUNDS, sign, write_run
 
 
 def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -58,6 +58,22 @@ def test_an_honest_run_verifies(honest: Path):
     assert (found["delta"], found["unit"], found["mode"], found["limit"]) == (1e-4, "record", "M2", 3.0)
     assert all("add or remove one" in claim and "Not covered" in claim for claim in found["claims"])
     json.dumps(found, allow_nan=False)
+
+
+def test_the_epsilon_of_this_run_stands_apart_from_that_of_all_runs_in_the_ledgers(honest: Path, tmp_path: Path):
+    """Must: hold this run alone against its promise. Must not: say PASS beside a figure above the promise alone."""
+    alone, found = audit(read_run(honest)), audit(read_run(write_run(tmp_path / "run", rounds=ROUNDS, earlier=30)))
+    assert (found["verdict"], found["promised"], found["limit"]) == ("PASS", 3.0, 3.0)
+    assert found["epsilon"] > found["promised"] > found["this_run"]
+    assert found["this_run"] == pytest.approx(alone["this_run"], abs=1e-3)
+    assert alone["this_run"] == alone["epsilon"]
+    for site in found["sites"]:
+        assert site["run_epsilon"] == max(site["this_run"].values()) < site["recomputed"]
+
+
+def test_a_failed_audit_states_no_epsilon_of_this_run(run: Path):
+    edit(run, lambda facts: facts["heads"]["clinic-a"].update(epsilon=0.5))
+    assert audit(read_run(run))["this_run"] is None
 
 
 def test_a_changed_digit_breaks_the_chain(run: Path):
