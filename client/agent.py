@@ -20,6 +20,7 @@ from typing import Literal
 import grpc
 
 from client.agent_channel import OPTIONS, SERVICE
+from client.refused import LastRefusal
 from common.config import read_table
 from common.errors import Code, Refusal
 from common.lock import Purpose, hold
@@ -108,7 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--site", required=True, type=Path, help="the site's settings (site.toml)")
     parser.add_argument("--socket", required=True, type=Path, help="where the link reaches this process")
-    parser.add_argument("--status", type=Path, help="file that tells whether this process is isolated")
+    parser.add_argument(
+        "--status", type=Path, help="file that tells how this process is isolated, and what it refused last"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
@@ -121,7 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _work(site: Path, socket_path: Path, status: Path | None) -> None:
-    write_status(status, {"isolation": isolation(), "pid": os.getpid(), "since": time.time()})
+    fields = {"isolation": isolation(), "pid": os.getpid(), "since": time.time()}
+    write_status(status, fields)
+    if status is not None:
+        logging.getLogger().addHandler(LastRefusal(status, fields))
     if isolation() == "none":
         log.warning("this process has a network; start it in a network namespace of its own")
     # Only here: a refusal about the command line must not wait for the learning libraries.

@@ -11,9 +11,11 @@ import typer
 from client.budget import budget_of, entries_of, epsilon_with
 from client.limits import Limit, limit_change
 from client.policy import Policy, TaskName, lines
+from client.refused import agent_of
 from client.site import SiteSettings, read_site
 from client.start import check_site, manifest_of
 from client.up import SiteUp, agent_status, link_status
+from client.watch import Watch
 from common import console
 from common.addresses import checked_address
 from common.config import load, naming, read, read_table
@@ -54,6 +56,13 @@ def up(
         )
     checked_address(address, "--superlink" if superlink else "federation.superlink")
     digest = check_site(settings).hex()
+    watch = Watch(agent_status(Path(settings.state) / "run"))
+
+    def look() -> None:
+        running.refuse_if_refused()
+        if not json:
+            watch()
+
     with Stopping() as stopping, SiteUp(site, settings, address) as running:
         link = running.wait_joined(patience)
         isolated = read_status(agent_status(Path(settings.state) / "run")).get("isolation") == "netns"
@@ -69,17 +78,17 @@ def up(
             },
             json=json,
         )
-        stopping.wait(running.refuse_if_refused)
+        stopping.wait(look)
     return console.Exit.DONE
 
 
 @app.command("status")
 @console.guarded
 def status(site: Site, *, json: Json = False) -> console.Exit:
-    """Show whether the site's processes are connected, and what every data set has spent."""
+    """Show whether the site's processes are connected, what it refused last, and what every data set has spent."""
     settings = read_site(site)
     run = Path(settings.state) / "run"
-    link, agent = living(read_status(link_status(run))), living(read_status(agent_status(run)))
+    link, agent = living(read_status(link_status(run))), agent_of(agent_status(run))
     found = {
         "status": "joined" if link.get("joined") else "away",
         "site": settings.name,

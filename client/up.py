@@ -138,5 +138,5 @@ def link_status(folder: Path) -> Path:
 
 
 def agent_status(folder: Path) -> Path:
-    """Where the agent of the site says whether it is isolated."""
+    """Where the agent of the site says whether it is isolated, and what it refused last."""
     return folder / "agent" / "agent.json"

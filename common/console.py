@@ -236,6 +236,11 @@ def _warn(text: Text) -> None:
         Console(stderr=True, soft_wrap=True).print(text)
 
 
+def remark(text: str) -> None:
+    """One line for a person beside what a command prints: on standard error, with nothing that moves the cursor."""
+    _warn(Text(near(clean(text))))
+
+
 def _not_written(error: Unheard) -> Refusal:
     return Refusal(Code.FILE_UNWRITABLE, "Result not printed", f"standard output: {error.why}", "Print it elsewhere")
 

@@ -25,7 +25,7 @@ NAME, WIDEST = 18, 32  # columns of a name, at least and at most
 # A figure of privacy is rounded to the side on which it promises less, whatever stands around it.
 UP = frozenset({"epsilon", "recomputed", "training", "holdout", "train", "reported", "spent", "sigma", "delta"})
 DOWN = frozenset({"left", "noise_multiplier", "counts_noise_multiplier"})
-TIMES = frozenset({"since", "joined", "contact"})  # seconds since 1970
+TIMES = frozenset({"since", "joined", "contact", "when"})  # seconds since 1970
 UNITS = {"seconds": " s", "seconds_per_round": " s", "bytes": " bytes"}
 
 

@@ -33,7 +33,7 @@ def write_status(path: Path | None, fields: Mapping[str, Any]) -> None:
 def write_refusal(path: Path | None, refusal: Refusal) -> None:
     """Say why this process ends; where another one that still runs has its word at `path`, that word stays."""
     if living(read_status(path)).get("pid", os.getpid()) == os.getpid():
-        write_status(path, {"error": refusal.code.value, "refusal": refusal.as_dict()})
+        write_status(path, {"error": refusal.code.value, "refusal": refusal.as_dict(), "when": round(time.time(), 3)})
 
 
 def read_status(path: Path | None) -> dict[str, Any]:

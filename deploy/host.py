@@ -13,6 +13,7 @@ from common.addresses import checked_address, checked_loopback
 from common.config import read_table
 from common.errors import Code, Refusal
 from common.secagg.manifest import Manifest, read_manifest
+from common.status_file import read_status, refusal_in
 from deploy.authority import ServerFiles
 from deploy.fleet import FleetControl
 from deploy.up import FederationLayout, SiteProcesses, free_address
@@ -108,7 +109,16 @@ def refusal_of(state: Path, details: str) -> Refusal:
         return Refusal(Code(table["code"]), table["what"], table["why"], table["do"])
     except (OSError, ValueError, KeyError):
         why = details.strip().rpartition("\n")[2] or "the coordinator died"
-        return Refusal(Code.RUN_FAILED, "Run ended without a result", why, "Resume it, or look at its log")
+        do = "Resume it, look at its log, or give it up with `hushfed server discard`"
+        return Refusal(Code.RUN_FAILED, "Run ended without a result", why, do)
+
+
+def turned_away(state: Path, number: int) -> Refusal | None:
+    """Why the run of that number left the folder to another coordinator, if it did; told once."""
+    word = state / f"refusal-{number}.json"
+    found = refusal_in({"refusal": read_status(word)})
+    word.unlink(missing_ok=True)
+    return found
 
 
 def _site(settings: Path) -> SiteProcesses:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from common import console
 from common.errors import Code, Refusal
+from common.status_file import read_status
+from deploy.aside import refuse_if_played, set_aside
 from deploy.fleet import FleetControl, make_bundle
-from deploy.host import control_of, refusal_of, rounds_of
-from deploy.outcome import is_played, lacks_ledgers, note_start, outcome, progress
+from deploy.host import control_of, refusal_of, rounds_of, turned_away
+from deploy.outcome import STARTING, is_played, lacks_ledgers, note_start, note_stop, outcome, progress
 
 app = typer.Typer(help="Run jobs on a federation's server.", no_args_is_help=True)
 
@@ -35,13 +38,10 @@ def _group() -> None:
 def run(job: Annotated[Path, typer.Argument(help="job.toml")], *, federation: Root, json: Json = False) -> console.Exit:
     """Submit a job and wait for its end."""
     state = _state(federation)
+    refuse_if_played(state, f"Job {job} not run")
     if (state / "checkpoint.safetensors").exists():
-        raise Refusal(
-            Code.FILE_EXISTS,
-            f"Job {job} not run",
-            f"{state} holds a run already",
-            "Resume it, or fetch its result with --clear and then run the job",
-        )
+        do = f"{_ways_on(progress(state, federation))}; then run the job"
+        raise Refusal(Code.FILE_EXISTS, f"Job {job} not run", f"{state} holds a run already", do)
     return _play(job, federation, resume=False, json=json)
 
 
@@ -87,34 +87,58 @@ def result(
     """Copy the run directory of the finished run."""
     state = _state(federation)
     if not (state / "result" / "run.json").exists():
-        raise Refusal(Code.RUN_UNKNOWN, "No result", "the run has not ended well", "See `hushfed server status`")
+        raise Refusal(
+            Code.RUN_UNKNOWN, "No result", "the run has not ended well", _ways_on(progress(state, federation))
+        )
+    if clear:
+        refuse_if_played(state, "Result not cleared")
     if out.exists():
         raise Refusal(Code.FILE_EXISTS, f"{out} not written", "it is there already", "Name a new folder")
     shutil.copytree(state / "result", out)
     if clear:
-        state.rename(state.with_name(f"state-{(state / 'run.id').read_text()[:12]}"))
+        set_aside(state, "hushfed server result --clear")
     console.emit({"status": "ok", "run": str(out)}, json=json)
+    return console.Exit.DONE
+
+
+@app.command("discard")
+@console.guarded
+def discard(*, federation: Root, json: Json = False) -> console.Exit:
+    """Give up a run that is not to go on: its folder is kept under another name, and the next job finds room."""
+    state = _state(federation)
+    refuse_if_played(state, "Run not given up")
+    found = progress(state, federation)
+    if found["status"] == STARTING:
+        why = f"process {read_status(state / 'progress.json').get('pid')} has just submitted it"
+        raise Refusal(Code.ALREADY_RUNNING, "Run not given up", why, "Stop that command first")
+    if found["status"] == "idle":
+        raise Refusal(Code.RUN_UNKNOWN, "No run given up", "there is none", "Start one with `hushfed server run`")
+    kept = set_aside(state, "hushfed server discard")
+    console.emit(
+        {"status": "discarded", "was": found["status"], "rounds": found["rounds"], "kept": str(kept)}, json=json
+    )
     return console.Exit.DONE
 
 
 def _play(job: Path, root: Path, *, resume: bool, json: bool) -> console.Exit:
     state, coordinator = _state(root), root.resolve() / "coordinator"
-    if is_played(state):
-        why = "a coordinator is at work on it, whoever started it"
-        raise Refusal(Code.ALREADY_RUNNING, f"Job {job} not run", why, "Watch it with `hushfed server status`")
+    refuse_if_played(state, f"Job {job} not run")
     control = control_of(root.resolve())
     try:
         number = control.start(
             {"federation": str(coordinator), "job": str(job.resolve()), "state": str(state), "resume": resume},
             make_bundle(),
         )
-        note_start(state, job.resolve(), os.getpid())
         try:
+            if not is_played(state):
+                note_start(state, job.resolve(), os.getpid())
             details = _watched(control, number, state, json=json)
         except KeyboardInterrupt:
             return _stopped(control, number, state, root, json=json)
     finally:
         control.close()
+    if (refusal := turned_away(state, number)) is not None:
+        raise refusal
     if (state / "refusal.json").exists() or not (state / "result" / "run.json").exists():
         raise refusal_of(state, details)
     return _finished(state, json=json)
@@ -139,8 +163,18 @@ def _stopped(control: FleetControl, number: int, state: Path, root: Path, *, jso
     end = time.monotonic() + STOP_SECONDS
     while is_played(state) and time.monotonic() < end:
         time.sleep(LOOK_SECONDS)
+    note_stop(state, os.getpid())
     console.emit(progress(state, root), json=json)
     return console.Exit.INTERRUPTED
+
+
+def _ways_on(found: Mapping[str, Any]) -> str:
+    """What can be done about the run in the folder, so that another finds room. `found` as of `progress`."""
+    if found["status"] == "completed":
+        return "Fetch its result with `hushfed server result OUT --clear`"
+    if "do" not in found:
+        return "See `hushfed server status`"
+    return f"Go on with `{found['do']}`, or give it up with `{found['give_up']}`"
 
 
 def _finished(state: Path, *, json: bool) -> console.Exit:

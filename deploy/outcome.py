@@ -42,6 +42,13 @@ def note_start(state: Path, job: Path, pid: int) -> None:
     write_status(state / "progress.json", {"stage": STARTING, "pid": pid, "job": str(job)})
 
 
+def note_stop(state: Path, pid: int) -> None:
+    """Take back the word of `note_start`: nobody waits for a coordinator any more."""
+    told = read_status(state / "progress.json")
+    if told.get("stage") == STARTING and told.get("pid") == pid:
+        write_status(state / "progress.json", {name: told[name] for name in told if name != "pid"})
+
+
 def is_played(state: Path) -> bool:
     """Whether a coordinator is at work in the folder now. It holds a lock that ends with it, however it ends."""
     return is_held(state / "coordinator.lock")
@@ -59,9 +66,15 @@ def progress(state: Path, root: Path) -> dict[str, Any]:
         return found | {name: value for name, value in outcome(state).items() if name not in found}
     if (do := _next(state, root, found["status"], told)) is not None:
         found["do"] = do
+        found["give_up"] = give_up(root)
     if found["status"] == "failed":
         found["refusal"] = read_status(state / "refusal.json")
     return found
+
+
+def give_up(root: Path) -> str:
+    """The command that makes room for another job where a run is not to go on."""
+    return f"hushfed server discard --federation {root}"
 
 
 def _stage(state: Path, told: Mapping[str, Any]) -> str:

@@ -145,6 +145,7 @@ def main(grid: Grid, context: Context) -> None:
         job=_folder(context, "job"),
         state=_folder(context, "state"),
         resume=bool(context.run_config.get("resume", False)),
+        number=context.run_id,
     )
     run(GridSites(PatientGrid(grid), FlowerPost(), node_keys(settings)), settings)
 

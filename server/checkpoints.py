@@ -86,9 +86,13 @@ def load_checkpoint(path: Path, run: str) -> State:
             return _state_of(arrays, json.loads(meta["state"]))
     except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError):
         raise Refusal(
-            Code.CONFIG_INVALID, f"Checkpoint {path} not read", "it is damaged", "Restore it, or start the run anew"
+            Code.CONFIG_INVALID,
+            f"Checkpoint {path} not read",
+            "it is damaged",
+            "Restore it, or give the run up with `hushfed server discard` and start it anew",
         ) from None
-    raise Refusal(Code.RUN_UNKNOWN, f"Checkpoint {path} not used", "it is of another run", "Name its own run and job")
+    do = "Name its own run and job, or give that run up with `hushfed server discard`"
+    raise Refusal(Code.RUN_UNKNOWN, f"Checkpoint {path} not used", "it is of another run", do)
 
 
 def _state_of(arrays: dict[str, NDArray[Any]], values: dict[str, Any]) -> State:

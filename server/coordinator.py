@@ -12,6 +12,7 @@ from pathlib import Path
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.job import Job
+from common.lock import Held
 from common.messages import OfferOrder
 from common.orders import Task
 from common.parameters import flatten
@@ -41,12 +42,14 @@ class RunSettings:
     federation  folder of the coordinator: manifest.json, governance.pub, identity.key
     job         job.toml        state  folder of this run: its name, checkpoint, live rounds, result/
     resume      go on from the checkpoint; without it a folder that has one is refused
+    number      what the server calls the run
     """
 
     federation: Path
     job: Path
     state: Path
     resume: bool = False
+    number: int = 0
 
     @property
     def checkpoint(self) -> Path:
@@ -79,6 +82,11 @@ class RunSettings:
         return self.state / "refusal.json"
 
     @property
+    def turned_away(self) -> Path:
+        """Why this coordinator left the folder to another one, whose own word stays."""
+        return self.state / f"refusal-{self.number}.json"
+
+    @property
     def result(self) -> Path:
         """The run directory, there once the run has ended well."""
         return self.state / "result"
@@ -90,13 +98,22 @@ def run(sites: Sites, settings: RunSettings) -> None:
     Errors: Refusal ALREADY_RUNNING if another process plays it; RUN_FAILED, E_TOO_FEW, JOB_INVALID, …, which are also
     left in the run's folder, where the checkpoint stays for `resume`.
     """
-    with be_alone(settings.state):
+    with _alone(settings):
         settings.refusal.unlink(missing_ok=True)
         try:
             _run(sites, settings)
         except Refusal as refusal:
             write_whole(settings.refusal, json.dumps(refusal.as_dict()).encode())
             raise
+
+
+def _alone(settings: RunSettings) -> Held:
+    """Hold the run's folder. Errors: Refusal ALREADY_RUNNING, which is left beside what the holder wrote."""
+    try:
+        return be_alone(settings.state)
+    except Refusal as refusal:
+        write_whole(settings.turned_away, json.dumps(refusal.as_dict()).encode())
+        raise
 
 
 def _run(sites: Sites, settings: RunSettings) -> None:
@@ -180,7 +197,7 @@ def _name(settings: RunSettings) -> bytes:
             Code.FILE_EXISTS,
             f"Run not started in {settings.state}",
             "it holds a run already",
-            "Resume that run, or name a new folder",
+            "Resume that run, give it up with `hushfed server discard`, or name a new folder",
         )
     run_id = secrets.token_bytes(16)
     write_whole(file, run_id.hex().encode())

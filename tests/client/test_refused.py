@@ -1,0 +1,110 @@
+"""A site that refuses to train says so to its keeper, not only to its log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from client.door import app
+from client.refused import LastRefusal, agent_of
+from client.site import read_site
+from client.up import agent_status
+from client.watch import Watch
+from common.errors import Code, Refusal
+from common.status_file import read_status, write_refusal, write_status
+from tests.worlds import Desk, close, code_of, desk_of, scenario
+
+FIELDS = {"isolation": "netns", "pid": os.getpid()}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    made = desk_of(scenario("M2"), tmp_path_factory.mktemp("refused") / "world")
+    yield made
+    close(made)
+
+
+@pytest.fixture
+def status(desk: Desk) -> Iterator[Path]:
+    """The status file of clinic-a's agent, which is this process."""
+    path = agent_status(Path(read_site(desk.federation.sites[0].settings).state) / "run")
+    write_status(path, FIELDS)
+    part = LastRefusal(path, FIELDS)
+    logging.getLogger().addHandler(part)
+    yield path
+    logging.getLogger().removeHandler(part)
+
+
+def shown(desk: Desk) -> dict[str, Any]:
+    """What `site status` says of the agent."""
+    result = CliRunner().invoke(app, ["status", str(desk.federation.sites[0].settings), "--json"])
+    agent: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])["agent"]
+    return agent
+
+
+def test_an_order_that_is_refused_is_told_whole_to_the_keeper(
+    desk: Desk, status: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Must: code, what, why, do and when, and one line on the terminal. Must not: repeat it, or lose the rest."""
+    session, watch = desk.sessions[1], Watch(status)
+    watch()
+    assert capsys.readouterr().err == ""
+    assert "last_refusal" not in shown(desk)
+    policy = session._policy
+    monkeypatch.setattr(session, "_policy", replace(policy, privacy=replace(policy.privacy, max_epsilon=1.0)))
+    for _ in range(2):
+        assert code_of(desk.ask(1, desk.work_order())) == "POLICY_PRIVACY"
+        watch()
+    agent = shown(desk)
+    assert {name: agent[name] for name in FIELDS} == FIELDS
+    refusal = agent["last_refusal"]
+    assert refusal["code"] == "POLICY_PRIVACY"
+    assert refusal.keys() == {"code", "what", "why", "do", "when"}
+    assert all(refusal.values())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "refused POLICY_PRIVACY: " in line
+    assert refusal["why"] in line
+
+
+def test_a_fault_is_its_name_and_nothing_else(
+    desk: Desk, status: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Must not: write the text of an exception, which may quote a record."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("patient 17")
+
+    monkeypatch.setattr(desk.sessions[1], "_answer", fail)
+    assert code_of(desk.ask(1, desk.work_order())) == "INTERNAL"
+    assert read_status(status)["last_refusal"]["code"] == "INTERNAL"
+    assert "patient" not in status.read_text()
+    assert "patient 17" in caplog.text
+
+
+def test_only_what_ends_an_order_counts(status: Path) -> None:
+    """Must not: take a refusal that somebody else overcame, or a line without one, for the site's answer."""
+    logging.getLogger("client.session").warning("nothing is wrong")
+    try:
+        raise Refusal(Code.E_SET, "what", "why", "do")
+    except Refusal as refusal:
+        logging.getLogger("client.custody").warning("%s", refusal)
+    assert read_status(status) == FIELDS
+
+
+def test_an_agent_that_ended_with_a_refusal_still_says_it(tmp_path: Path) -> None:
+    """Must: keep the word of an agent that will not run. Must not: call one that was killed alive."""
+    path = tmp_path / "agent.json"
+    assert agent_of(path) == {}
+    write_refusal(path, Refusal(Code.KEYS_LOCKED, "what", "why", "do"))
+    assert agent_of(path)["last_refusal"]["code"] == "KEYS_LOCKED"
+    assert agent_of(path)["last_refusal"]["when"] > 0
+    write_status(path, FIELDS | {"pid": 2**22 + 1})
+    assert agent_of(path) == {}
