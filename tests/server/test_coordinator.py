@@ -82,39 +82,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"state": state, "desk": desk, "settings": settings_of(desk)}
 
 
-@pytest.mark.parametrize("protocol", ["alm", "bonawitz"])
-def test_an_unchanged_job_runs_again_without_a_lost_attempt(tmp_path: Path, protocol: str) -> None:
-    """Its sums are bound to the run, so that no site takes them for those of the first run, opened before."""
-    desk = desk_of(scenario("none", {"job.aggregation.protocol": protocol, "job.rounds": 2}), tmp_path / "world")
-    first = settings_of(desk)
-    for settings in (first, replace(first, state=first.state.with_name("again"))):
-        state = run_job(desk.work, questions_of(desk), settings)
-        assert [row["refusals"] for row in state.rounds] == [[], []]
-        assert not any(state.spent.values())
-    close(desk)
-
-
-def test_a_site_that_refused_for_good_is_asked_again_by_a_run_that_is_resumed(tmp_path: Path) -> None:
-    """Must: name who refused and why; take back whoever was mended. Must not: repeat the old reason as a new one."""
-    desk = desk_of(scenario("none", {"job.aggregation.quorum": 3}), tmp_path / "world")
-    session = desk.sessions[2]
-    allowed = session._policy.now
-
-    def line(site: int, order: AnyOrder, answer: Callable[[], bytes]) -> bytes | None:
-        if isinstance(order, WorkOrder) and order.round == 2:
-            session._policy = under(replace(allowed, tasks=replace(allowed.tasks, allow=())))
-        return answer()
-
-    with pytest.raises(Refusal, match="clinic-b POLICY_TASK") as refused:
-        played(desk, line)
-    assert "asks them again" in refused.value.do
-    session._policy = under(allowed)
-    state = played(desk, resume=True)
-    assert [row["sites"] for row in state.rounds] == [["clinic-a", "clinic-b", "clinic-c"]] * 3
-    assert state.excluded == {}
-    close(desk)
-
-
 def test_a_run_leaves_its_record_and_its_history(whole: dict[str, Any]) -> None:
     settings: RunSettings = whole["settings"]
     table = json.loads((settings.result / "run.json").read_text(), parse_constant=pytest.fail)
