@@ -12,7 +12,7 @@ from client.budget import budget_of, entries_of, epsilon_with
 from client.limits import Limit, limit_change
 from client.policy import Policy, TaskName, lines
 from client.refused import agent_of
-from client.site import SiteSettings, read_site
+from client.site import DataSettings, SiteSettings, read_site
 from client.start import check_site, manifest_of
 from client.up import SiteUp, agent_status, link_status
 from client.watch import Watch
@@ -89,16 +89,18 @@ def status(site: Site, *, json: Json = False) -> console.Exit:
     settings = read_site(site)
     run = Path(settings.state) / "run"
     link, agent = living(read_status(link_status(run))), agent_of(agent_status(run))
+    budget = [_budget(settings, held) for held in settings.data]
     found = {
         "status": "joined" if link.get("joined") else "away",
         "site": settings.name,
         "link": link,
         "agent": agent,
         "manifest": _manifest(settings),
-        "budget": [budget_of(settings, held) for held in settings.data],
+        "budget": budget,
     }
     console.emit(found, json=json)
-    return console.Exit.DONE if link.get("joined") else console.Exit.FAIL
+    sound = link.get("joined") and not any("refusal" in row for row in budget)
+    return console.Exit.DONE if sound else console.Exit.FAIL
 
 
 @app.command("budget")
@@ -187,6 +189,14 @@ def _affords(settings: SiteSettings, policy: Policy, job: Job) -> dict[str, Any]
         "allowed": after <= limit,
         "code": Code.BUDGET_EXHAUSTED.value,
     }
+
+
+def _budget(settings: SiteSettings, held: DataSettings) -> dict[str, Any]:
+    """What the data set has spent; why that cannot be told, for a status that must be seen just then."""
+    try:
+        return budget_of(settings, held)
+    except Refusal as refusal:
+        return {"dataset": held.dataset, "refusal": refusal.as_dict()}
 
 
 def _manifest(settings: SiteSettings) -> str | None:

@@ -14,13 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from client.door import app
+from client.holding import ledger_path
 from client.refused import LastRefusal, agent_of
 from client.site import read_site
 from client.up import agent_status
 from client.watch import Watch
 from common.errors import Code, Refusal
 from common.status_file import read_status, write_refusal, write_status
-from tests.worlds import Desk, close, code_of, desk_of, scenario
+from tests.worlds import Desk, close, code_of, desk_of, scenario, under
 
 FIELDS = {"isolation": "netns", "pid": os.getpid()}
 
@@ -58,8 +59,9 @@ def test_an_order_that_is_refused_is_told_whole_to_the_keeper(
     watch()
     assert capsys.readouterr().err == ""
     assert "last_refusal" not in shown(desk)
-    policy = session._policy
-    monkeypatch.setattr(session, "_policy", replace(policy, privacy=replace(policy.privacy, max_epsilon=1.0)))
+    policy = session._policy.now
+    strict = replace(policy, privacy=replace(policy.privacy, max_epsilon=1.0))
+    monkeypatch.setattr(session, "_policy", under(strict))
     for _ in range(2):
         assert code_of(desk.ask(1, desk.work_order())) == "POLICY_PRIVACY"
         watch()
@@ -87,6 +89,24 @@ def test_a_fault_is_its_name_and_nothing_else(
     assert read_status(status)["last_refusal"]["code"] == "INTERNAL"
     assert "patient" not in status.read_text()
     assert "patient 17" in caplog.text
+
+
+def test_a_ledger_that_is_gone_hides_nothing_else(desk: Desk, status: Path) -> None:
+    """Must: show the state of the site with the reason why its budget is unknown. Must not: call it sound."""
+    site = desk.federation.sites[0]
+    desk.ask(1, desk.work_order())
+    settings = read_site(site.settings)
+    ledger = ledger_path(settings, settings.dataset("clinics"))
+    ledger.rename(ledger.with_suffix(".away"))
+    try:
+        result = CliRunner().invoke(app, ["status", str(site.settings), "--json"])
+    finally:
+        ledger.with_suffix(".away").rename(ledger)
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert result.exit_code == 1
+    assert found["agent"]["pid"] == FIELDS["pid"]
+    (row,) = found["budget"]
+    assert (row["dataset"], row["refusal"]["code"]) == ("clinics", "LEDGER_ROLLED_BACK")
 
 
 def test_only_what_ends_an_order_counts(status: Path) -> None:
