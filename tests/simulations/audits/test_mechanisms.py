@@ -101,9 +101,12 @@ def test_a_fifth_of_the_noise_is_caught(name, trials, monkeypatch):
 @pytest.mark.parametrize("name", ["M1", "M2"])
 def test_clipping_that_does_nothing_is_caught(name, monkeypatch):
     real = common.privacy.clipping.opacus_engine.summed
-    monkeypatch.setattr(
-        common.privacy.clipping.opacus_engine, "summed", lambda *given: real(*given[:-1], given[-1] * 1e6)
-    )
+
+    def loose(*given, **named):
+        *others, most = given
+        return real(*others, most * 1e6, **named)
+
+    monkeypatch.setattr(common.privacy.clipping.opacus_engine, "summed", loose)
     assert min(seen(name, 2)) > GAMES[name][1]
 
 
