@@ -9,6 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PROCESSES := tests/stories tests/test_readme.py tests/deploy
 PACKAGES := server client common simulations deploy
 TORCH := $(shell sed -n 's/^ *"\(torch==[0-9.]*\)",*$$/\1/p' pyproject.toml)
 export HUSHFED_DATA ?= $(abspath ../shared/data)
@@ -24,7 +25,14 @@ demo: $(STAMP) ## Four sites, one private model, one report, in about two minute
 
 test: $(STAMP) ## All tests, whole rounds with real processes included (ARGS="-k name" for some)
 	@[[ -d "$$HUSHFED_DATA" ]] || echo "note: no public data at HUSHFED_DATA=$$HUSHFED_DATA; tests that need them will be skipped"
+ifeq ($(ARGS),)
+	@$(BIN)/python -m pytest $(PROCESSES) > $(VENV)/processes.log 2>&1 & first=$$!; trap "kill $$first 2>/dev/null || true" EXIT; \
+	echo "tests with processes of their own run beside these; their output follows"; \
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(PROCESSES)) && code=0 || code=$$?; \
+	wait $$first && other=0 || other=$$?; cat $(VENV)/processes.log; exit $$((code > other ? code : other))
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 lint: $(STAMP) ## Style, formatting and types
 	@$(BIN)/ruff check .
