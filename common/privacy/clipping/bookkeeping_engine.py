@@ -107,7 +107,7 @@ def _ruled(layer: nn.Module, book: Book) -> nn.Module:
     rule, at = RULES[type(layer)], Place(layer, book)
 
     def forward(x: Tensor) -> Tensor:
-        found: Tensor = rule.apply(x, layer.weight, getattr(layer, "bias", None), at)  # type: ignore[no-untyped-call]
+        found: Tensor = rule.apply(x, layer.weight, getattr(layer, "bias", None), at)  # type: ignore[no-untyped-call]  # torch
         return found
 
     return forward  # type: ignore[return-value]  # torch types every attribute of a module as one

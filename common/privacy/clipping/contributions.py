@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,12 @@ class Contribution(Protocol):
     def add(self, total: Tensor, factors: Tensor) -> None:
         """Add each record's gradient times its factor, float64 [m], to `total`, float64 [p], in place."""
 
+    def dense(self) -> Tensor:
+        """Every number, [m, p]."""
+
+    def on(self, device: torch.device) -> Contribution:
+        """The same on another device, for devices without float64."""
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Dense:
@@ -49,6 +55,14 @@ class Dense:
         for rows, part in zip(torch.split(self.rows, height), torch.split(factors, height), strict=True):
             total.addmv_(rows.double().t(), part)
 
+    def dense(self) -> Tensor:
+        """See `Contribution`."""
+        return self.rows
+
+    def on(self, device: torch.device) -> Dense:
+        """See `Contribution`."""
+        return Dense(self.rows.to(device))
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Outer:
@@ -69,6 +83,14 @@ class Outer:
         """See `Contribution`."""
         left = self.left.double() * factors[:, None]
         total.view(left.shape[1], -1).addmm_(left.t(), self.right.double())
+
+    def dense(self) -> Tensor:
+        """See `Contribution`."""
+        return torch.bmm(self.left[:, :, None], self.right[:, None, :]).flatten(1)
+
+    def on(self, device: torch.device) -> Outer:
+        """See `Contribution`."""
+        return Outer(self.left.to(device), self.right.to(device))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -109,9 +131,14 @@ class Rows:
         total.view(self.height, -1).index_add_(0, self.index, weighted)
 
     def dense(self) -> Tensor:
-        """Every number, [m, height * width]."""
+        """See `Contribution`."""
         whole = self.values.new_zeros(self.count * self.height, self.values.shape[1])
         return whole.index_copy_(0, self.record * self.height + self.index, self.values).view(self.count, -1)
+
+    def on(self, device: torch.device) -> Rows:
+        """See `Contribution`."""
+        record, index, values = (part.to(device) for part in (self.record, self.index, self.values))
+        return Rows(record, index, values, self.count, self.height)
 
 
 def merged(parts: Sequence[Contribution]) -> Contribution:
@@ -121,22 +148,7 @@ def merged(parts: Sequence[Contribution]) -> Contribution:
     if all(isinstance(part, Outer) for part in parts):
         left, right = (torch.stack([getattr(part, side) for part in parts], 1) for side in ("left", "right"))
         return Dense(torch.bmm(left.transpose(1, 2), right).flatten(1))
-    return Dense(torch.stack([_dense(part) for part in parts]).sum(0))
-
-
-def moved(part: Contribution, device: torch.device) -> Contribution:
-    """The same on another device, for devices without float64."""
-    values: list[Any] = [getattr(part, field.name) for field in fields(part)]  # type: ignore[arg-type]  # all are
-    return type(part)(*(value.to(device) if isinstance(value, Tensor) else value for value in values))
-
-
-def _dense(part: Contribution) -> Tensor:
-    if isinstance(part, Outer):
-        return torch.bmm(part.left[:, :, None], part.right[:, None, :]).flatten(1)
-    if isinstance(part, Rows):
-        return part.dense()
-    assert isinstance(part, Dense)  # noqa: S101  # there is no fourth kind
-    return part.rows
+    return Dense(torch.stack([part.dense() for part in parts]).sum(0))
 
 
 def _squares(rows: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from common.config import finite
 from common.errors import Code, Refusal
-from common.privacy.clipping.contributions import Contribution, moved
+from common.privacy.clipping.contributions import Contribution
 
 PerRecord = Callable[[Tensor, Tensor], Tensor]  # outputs [m, k], labels [m] -> losses [m]
 
@@ -185,7 +185,7 @@ def factors_of(squares: Tensor, losses: Tensor, bound: float) -> tuple[Tensor, T
 def _on(passed: Passed, device: torch.device) -> Passed:
     if passed.losses.device == device:
         return passed
-    parts = [None if part is None else moved(part, device) for part in passed.parts]
+    parts = [None if part is None else part.on(device) for part in passed.parts]
     return Passed(passed.outputs.to(device), passed.losses.to(device), parts)
 
 

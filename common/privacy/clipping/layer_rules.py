@@ -88,10 +88,11 @@ class GroupNormRule(Function):
         x = at.checked(x).contiguous()
         groups = getattr(at.layer, "num_groups", x.shape[1])
         sizes = x.shape[0], x.shape[1], math.prod(x.shape[2:])
-        out, mean, scale = torch.ops.aten.native_group_norm(x, weight, bias, *sizes, groups, at.layer.eps)
+        made: list[Tensor] = list(torch.ops.aten.native_group_norm(x, weight, bias, *sizes, groups, at.layer.eps))
+        out, mean, scale = made
         ctx.save_for_backward(x, weight, mean, scale)
         (ctx.layer, ctx.book), ctx.groups = at, groups
-        return out  # type: ignore[no-any-return]
+        return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -117,10 +118,11 @@ class LayerNormRule(Function):
         """x [m, ..., *normalized_shape], the same shape back."""
         shape = at.layer.normalized_shape
         x = at.checked(x).contiguous()
-        out, mean, scale = torch.ops.aten.native_layer_norm(x, shape, weight, bias, at.layer.eps)
+        made: list[Tensor] = list(torch.ops.aten.native_layer_norm(x, shape, weight, bias, at.layer.eps))
+        out, mean, scale = made
         ctx.save_for_backward(x, weight, bias, mean, scale)
         ctx.layer, ctx.book = at
-        return out  # type: ignore[no-any-return]
+        return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:

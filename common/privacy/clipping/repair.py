@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from opacus.layers import DPGRU, DPLSTM, DPRNN
@@ -54,11 +55,10 @@ def repair(model: nn.Module, shape: tuple[int, ...], *, tokens: int = 0, norms: 
     return Repaired(mended, tuple(changes))
 
 
-Form = Callable[[nn.Module], nn.Module]
+Form = Callable[[Any], nn.Module]  # of the layer under whose type it stands in its table
 
 
-def _attention(layer: nn.Module) -> nn.Module:
-    assert isinstance(layer, nn.MultiheadAttention)  # noqa: S101  # by the table below
+def _attention(layer: nn.MultiheadAttention) -> nn.Module:
     if layer.bias_k is not None or layer.add_zero_attn:
         raise _refused("MultiheadAttention", "add_bias_kv and add_zero_attn have no equal form", "Leave them out")
     made = Attention(
@@ -89,8 +89,7 @@ def _projections(layer: nn.MultiheadAttention) -> tuple[Sequence[Tensor], Sequen
     return weights, biases, any(parameter.requires_grad for parameter in held.values())
 
 
-def _recurrent(layer: nn.Module) -> nn.Module:
-    assert isinstance(layer, nn.RNNBase)  # noqa: S101
+def _recurrent(layer: nn.RNNBase) -> nn.Module:
     if layer.proj_size:
         raise _refused(type(layer).__name__, "proj_size has no equal form", "Use a linear layer behind it")
     kinds: dict[str, Callable[..., nn.Module]] = {"LSTM": DPLSTM, "GRU": DPGRU, "RNN_TANH": DPRNN, "RNN_RELU": DPRNN}
@@ -112,32 +111,30 @@ def _recurrent(layer: nn.Module) -> nn.Module:
     return made
 
 
-def _instance_norm(layer: nn.Module) -> nn.Module:
+def _instance_norm(layer: nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d) -> nn.Module:
     made = copy.copy(layer)
     made._parameters, made._buffers = dict(layer._parameters), {}  # noqa: SLF001  # torch has no other way
-    made.track_running_stats = False  # type: ignore[assignment]
+    made.track_running_stats = False
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         made.register_buffer(name, None)
     return made
 
 
-def _group_norm(layer: nn.Module) -> nn.Module:
-    assert isinstance(layer, nn.modules.batchnorm._BatchNorm)  # noqa: S101, SLF001
+def _group_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm) -> nn.Module:
     made = nn.GroupNorm(math.gcd(8, layer.num_features), layer.num_features, layer.eps, affine=layer.affine)
     if layer.affine:
         _copy(made, layer.weight, layer.bias, layer.weight.requires_grad)
     return made
 
 
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _Forms = dict[type[nn.Module], Form]
 _KEEPING: _Forms = {
     nn.MultiheadAttention: _attention,
     nn.LSTM: _recurrent,
     nn.GRU: _recurrent,
     nn.RNN: _recurrent,
-    nn.InstanceNorm1d: _instance_norm,
-    nn.InstanceNorm2d: _instance_norm,
-    nn.InstanceNorm3d: _instance_norm,
+    **dict.fromkeys(_INSTANCE_NORMS, _instance_norm),
 }
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _CHANGING: _Forms = dict.fromkeys(_BATCH_NORMS, _group_norm)
@@ -147,9 +144,7 @@ def _found(model: nn.Module, forms: _Forms) -> list[tuple[str, nn.Module]]:
     """Layers to replace; an instance norm only where it keeps statistics."""
     named = [(path, layer) for path, layer in model.named_modules() if type(layer) in forms]
     return [
-        (path, layer)
-        for path, layer in named
-        if not isinstance(layer, nn.modules.instancenorm._InstanceNorm) or layer.track_running_stats  # noqa: SLF001
+        (path, layer) for path, layer in named if not isinstance(layer, _INSTANCE_NORMS) or layer.track_running_stats
     ]
 
 

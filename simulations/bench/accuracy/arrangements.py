@@ -77,7 +77,6 @@ class Task:
         At several sites all of them report in every round, and the noise of one of them is not counted on.
         """
         mode: Mode = "M1" if self.sites == 1 else "M2"
-        together = {} if self.sites == 1 else {"colluding": 1, "metric_share": 0.0}
         settings = PrivacySettings(
             mode=mode,
             unit="record",
@@ -87,7 +86,8 @@ class Task:
             sampling_rate=self.rate,
             spare_rounds=0,
             evaluation_epsilon=self.study.epsilon,  # never spent: other records are tested on
-            **together,  # type: ignore[arg-type]  # an int and a float
+            colluding=None if self.sites == 1 else 1,
+            metric_share=None if self.sites == 1 else 0.0,
         )
         return plan_training(
             settings,
