@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 
 from common.config import one_of
 from common.data import Attribute, Feature, Image, Label, Schema
-from common.errors import Code, Refusal
 from simulations.images import SCHEMA, image_set
+from simulations.public_data import absent, public_folder
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 AGE_BANDS = Attribute(name="age", edges=(40.0, 60.0))
@@ -191,17 +190,12 @@ def _numbers(ranges: Mapping[str, tuple[float, float]], *, missing: bool = False
 
 
 def _hospital(folder: Path | None, name: str) -> str:
-    place = folder or Path(os.environ.get("HUSHFED_DATA", ""))
+    place = folder or public_folder()
     path = place / "heart-disease-4-hospitals" / name
     try:
         return path.read_text(encoding="ascii")
     except OSError:
-        raise Refusal(
-            Code.FILE_MISSING,
-            f"{path} not read",
-            "these data are not part of hushfed",
-            "Set HUSHFED_DATA to their folder",
-        ) from None
+        raise absent(path) from None
 
 
 def _plain(cell: str) -> str:

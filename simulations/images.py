@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from common.data import Image, Label, Schema
 from common.errors import Code, Refusal
+from simulations.public_data import absent, public_folder
 
 Pixels = NDArray[np.uint8]
 SIDE = 28
@@ -48,7 +48,7 @@ def image_set(name: str, folder: Path | None = None) -> ImageSet:
 
     Errors: Refusal FILE_MISSING where a file is not at hand, DATA_INVALID for one that is damaged.
     """
-    place = (folder or Path(os.environ.get("HUSHFED_DATA", ""))) / name
+    place = (folder or public_folder()) / name
     return ImageSet(name, _half(place, "train"), _half(place, "t10k"))
 
 
@@ -73,12 +73,7 @@ def read_idx(path: Path) -> Pixels:
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise _damaged(path, "it is no gzip file, or is damaged") from None
     except OSError:
-        raise Refusal(
-            Code.FILE_MISSING,
-            f"{path} not read",
-            "these data are not part of hushfed",
-            "Set HUSHFED_DATA to their folder",
-        ) from None
+        raise absent(path) from None
     if raw[:3] != _BYTES or len(raw) < 4:
         raise _damaged(path, "it is no idx file of bytes")
     start = 4 + 4 * raw[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault(
@@ -20,6 +21,8 @@ ALLOWED_SKIPS = {
 }
 UNEXPECTED: list[str] = []
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: what tests start must hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HUSHFED_DATA"] = str(Path(os.environ.get("HUSHFED_DATA", ROOT.parent / "shared" / "data")).resolve())
 settings.register_profile("house", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("house")

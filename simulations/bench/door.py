@@ -7,7 +7,6 @@ import os
 import platform
 from contextlib import suppress
 from enum import StrEnum
-from json import dumps
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from common.secagg.masks import BITS
 from simulations.bench import secagg as own
 from simulations.bench.accuracy.door import accuracy
 from simulations.bench.chart import draw
+from simulations.bench.results import written
 from simulations.bench.rows import Case, Row
 from simulations.finish import refuse_to_overwrite
 
@@ -95,7 +95,7 @@ def secagg(
     peaks = [row.peak_mb for row in rows if row.peak_mb is not None and row.peer == "hushfed"]
     result = {"rows": table, "exact": True, "peak_mb": max(peaks), "machine": _machine()}
     if out is not None:
-        result["figure"] = str(_written(out, result, rows))
+        result["figure"] = str(written(out, result, "secagg.svg", draw(rows)))
     console.emit(result if json else {**result, "rows": [_readable(row) for row in rows]}, json=json)
     return console.Exit.DONE
 
@@ -133,10 +133,7 @@ def privacy(
         rows = [row for name in models for row in measure(name, engines, repeats, step, memory=memory)]
     result: dict[str, Any] = {"rows": [row.as_dict() for row in rows], "machine": _machine()}
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "rows.json").write_text(dumps(result, indent=1) + "\n", encoding="utf-8")
-        (out / "privacy.svg").write_text(privacy_chart.draw(rows), encoding="utf-8")
-        result["figure"] = str(out / "privacy.svg")
+        result["figure"] = str(written(out, result, "privacy.svg", privacy_chart.draw(rows)))
     console.emit(result if json else {**result, "rows": [row.readable() for row in rows]}, json=json)
     return console.Exit.DONE
 
@@ -148,14 +145,6 @@ def _machine() -> str:
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
         return f"{model}, one thread of {os.cpu_count()}"
     return platform.machine()
-
-
-def _written(out: Path, result: dict[str, Any], rows: list[Row]) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "rows.json").write_text(dumps(result, indent=1) + "\n", encoding="utf-8")
-    figure = out / "secagg.svg"
-    figure.write_text(draw(rows), encoding="utf-8")
-    return figure
 
 
 def _readable(row: Row) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from simulations.bench.accuracy.material import Larder
 from simulations.bench.accuracy.measure import Row, measure
 from simulations.bench.accuracy.picture import draw
 from simulations.bench.accuracy.studies import EMBEDDED, STUDIES, chosen
+from simulations.bench.results import written
 from simulations.finish import refuse_to_overwrite
 
 MEANING = (
@@ -54,17 +54,9 @@ def accuracy(
             rows += [measure(each, place, range(seeds), larder, step) for place in places]
     result: dict[str, Any] = {"rows": [row.as_dict() for row in rows], "meaning": MEANING}
     if out is not None:
-        result["figure"] = str(_written(out, result, rows))
+        result["figure"] = str(written(out, result, "privacy-accuracy.svg", draw(rows)))
     console.emit(result if json else {**result, "rows": [_readable(row) for row in rows]}, json=json)
     return console.Exit.DONE
-
-
-def _written(out: Path, result: dict[str, Any], rows: list[Row]) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "rows.json").write_text(dumps(result, indent=1) + "\n", encoding="utf-8")
-    figure = out / "privacy-accuracy.svg"
-    figure.write_text(draw(rows), encoding="utf-8")
-    return figure
 
 
 def _readable(row: Row) -> dict[str, Any]:
