@@ -14,7 +14,7 @@ from common.privacy.units import Adversary, Relation, Unit
 
 __all__ = ["MechanismPlan", "PrivacySettings", "plan_counts", "plan_training"]
 
-FINE = 2**16  # integers for one clip; rounding then costs next to nothing
+FINE = 2**20  # integers for one clip at most; the ring may allow fewer. Rounding then costs next to nothing
 LIVE_LANES = 2  # loss and accuracy
 FEWEST = 8  # expected records of all sites in one step
 CROWD = 4  # times the expected records of a step that must fit the ring
