@@ -13,6 +13,7 @@ from torch import nn
 
 from common.data import Records
 from common.errors import Code, Refusal
+from common.learning.batches import batches
 from common.learning.plan import TrainingPlan
 from common.learning.tasks import Task
 from common.models.front import seen_through
@@ -20,8 +21,6 @@ from common.parameters import Flat, assign, flatten
 from common.privacy.clipped import Clipped
 from common.privacy.clipping.engine import ClipEngine
 from common.privacy.mechanism import MechanismPlan
-
-BATCH = 32  # records of a step without privacy
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,8 @@ def train_plainly(bench: Workbench, records: Records, draws: np.random.Generator
     optimizer = bench.plan.optimizer_of(bench.model)
     inputs, labels = bench.moved(records)
     bench.model.train()
-    for _ in range(bench.plan.local_steps if len(records) else 0):
-        rows = torch.from_numpy(draws.permutation(len(records))[:BATCH])
+    for taken in batches(len(records), bench.plan.batch, bench.plan.local_steps, draws):
+        rows = torch.from_numpy(taken)
         optimizer.zero_grad()
         loss = bench.task.losses(bench.model(inputs[rows]), labels[rows]).mean()
         (loss + bench.plan.proximal * _distance(bench.model, start)).backward()  # type: ignore[no-untyped-call]  # torch

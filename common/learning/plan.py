@@ -24,6 +24,8 @@ class TrainingPlan:
 
     learning_rate       of the local optimizer; no default, it is never right for all
     local_steps         batches a site trains on before it reports; 1 sends gradients (FedSGD)
+    batch               records of a batch without record-level privacy, which draws its own by sampling_rate; a site
+                        goes through all its records before it takes one again
     proximal            pull towards the parameters of the round's start (FedProx's mu), 0 without
     optimizer_settings  as the catalogue of optimizers lists them      loss_settings  likewise
     """
@@ -31,6 +33,7 @@ class TrainingPlan:
     learning_rate: float
     optimizer: str = "sgd"
     local_steps: int = 1
+    batch: int = 32
     proximal: float = 0.0
     loss: str = "cross-entropy"
     optimizer_settings: dict[str, float | bool] = field(default_factory=dict)
@@ -47,6 +50,7 @@ class TrainingPlan:
                 f"it must lie between 1 and {MOST_LOCAL_STEPS}",
                 "Correct it",
             )
+        finite(self.batch, "batch", above=0, at_most=2**31)
         not_negative(self.proximal, "proximal")
 
     def task(self, classes: int) -> Task:
