@@ -29,6 +29,8 @@ class AggregationSettings:
     """How many answers a round needs, and how their sum is formed.
 
     quorum            fewest reports that are summed; of each group, where there are several
+    cohort            sites that a round asks, drawn by the job's seed from those that are here; left out, all of them
+    site_rate         the chance of every site to be asked in a round (Poisson sampling); instead of `cohort`
     groups            random parts of the cohort with a secure sum each, for strategies that outvote lying sites;
                       the coordinator then sees sums over fewer sites
     deadline_seconds  a round closes then, whoever is missing
@@ -44,6 +46,8 @@ class AggregationSettings:
     deadline_seconds: float
     protocol: Literal["alm", "bonawitz"] = "alm"
     session_rounds: int = 64
+    cohort: int | None = None
+    site_rate: float | None = None
     groups: int = 1
     bits: Literal[16, 20, 24, 28, 32] | None = None
     bound: float | None = None
@@ -55,6 +59,13 @@ class AggregationSettings:
         finite(self.deadline_seconds, "aggregation.deadline_seconds", above=0, at_most=86400)
         if self.bound is not None:
             finite(self.bound, "aggregation.bound", above=0)
+        if self.site_rate is not None:
+            finite(self.site_rate, "aggregation.site_rate", above=0, at_most=1)
+        if self.cohort is not None:
+            finite(self.cohort, "aggregation.cohort", at_least=self.quorum * self.groups, at_most=2**20)
+        if self.cohort is not None and self.site_rate is not None:
+            why = "they are two ways to draw the sites of a round"
+            raise Refusal(Code.CONFIG_INVALID, "aggregation.cohort and aggregation.site_rate", why, "Give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from common.orders import Task
 from common.parameters import Flat, Layout, layout_of, model_digest
 from common.privacy.plan import LIVE_LANES, MechanismPlan, plan_counts, plan_training
 from common.privacy.site_plan import plan_local, plan_site
+from common.roster import Roster
 from common.secagg.codec import IntegerCodec, RangeCodec, Sum
 from common.secagg.manifest import Manifest
 from common.secagg.wire import SessionRecord
@@ -48,8 +49,16 @@ class Work:
     """One job in one federation. Equal on every machine, because nothing in it is measured."""
 
     job: Job
-    manifest: Manifest
+    roster: Roster
     layout: Layout
+
+    @property
+    def manifest(self) -> Manifest:
+        """The roster as governance signed it. Errors: Refusal E_MANIFEST for a simulated population."""
+        if not isinstance(self.roster, Manifest):
+            why = "a simulated population signs nothing"
+            raise Refusal(Code.E_MANIFEST, "No manifest", why, "Simulate fewer sites, with masks")
+        return self.roster
 
     def spare(self, task: Task) -> int:
         """Attempts of a task that may fail within the budget; of evaluation one, as each blurs all others."""
@@ -59,7 +68,7 @@ class Work:
     @cached_property
     def sum_min(self) -> int:
         """Reports that every opened sum is sure to hold, also if the coordinator lies: so many share the noise."""
-        return sum_min(self.job, self.manifest)
+        return sum_min(self.job, self.roster)
 
     @cached_property
     def training(self) -> MechanismPlan:
@@ -70,7 +79,7 @@ class Work:
                 rounds=self.job.rounds,
                 dimension=self.layout.size,
                 quorum=self.sum_min,
-                sites=len(self.manifest.sites),
+                sites=len(self.roster.ids),
             )
         return plan_training(
             self.job.privacy,
@@ -78,8 +87,8 @@ class Work:
             local_steps=self.job.training.local_steps,
             dimension=self.layout.size,
             quorum=self.sum_min,
-            sites=len(self.manifest.sites),
-            records=self.nominal_of(self.manifest.ids),
+            sites=len(self.roster.ids),
+            records=self.roster.all_records,
         )
 
     @cached_property
@@ -109,7 +118,7 @@ class Work:
             local_steps=self.job.training.local_steps,
             releases=self.training.releases,
             dimension=self.layout.size,
-            records=self.nominal_of(self.manifest.ids),
+            records=self.roster.all_records,
         )
 
     def plans(self, task: Task) -> tuple[MechanismPlan, ...]:
@@ -119,7 +128,7 @@ class Work:
 
     def codec(self, task: Task) -> IntegerCodec | RangeCodec:
         """How a task's release is written into the ring."""
-        sites = self.manifest.rules.sites_max
+        sites = self.roster.rules.sites_max
         if task == "evaluate":
             return IntegerCodec(dimension=count_shape(self.job).lanes, sites_max=sites)
         if self.training.integers:
@@ -129,12 +138,12 @@ class Work:
             raise Refusal(
                 Code.CONFIG_INVALID, "No codec", "the job gives no aggregation.bits or no bound", "Give both in the job"
             )
-        cap = float(max(site.nominal_records for site in self.manifest.sites))
+        cap = float(self.roster.most_records)
         return RangeCodec(dimension=self.layout.size, bits=bits, sites_max=sites, bound=bound, weight_cap=cap)
 
     def nominal_of(self, sites: tuple[int, ...]) -> int:
         """Public nominal number of records of these sites."""
-        return sum(self.manifest.site(site).nominal_records for site in sites)
+        return sum(self.roster.site(site).nominal_records for site in sites)
 
     def groups(self, task: Task) -> int:
         """Sums of one attempt: counts need no voting, and one sum has the least noise."""
@@ -154,14 +163,14 @@ class Work:
         return hashlib.sha256(_BINDING + self.job.digest() + place + model_digest(self.layout, parameters)).digest()
 
 
-def work_of(job: Job, manifest: Manifest) -> Work:
+def work_of(job: Job, roster: Roster) -> Work:
     """The work of `job`. Errors: Refusal CONFIG_INVALID, JOB_INVALID."""
-    return Work(job, manifest, layout_of(model_of(job)))
+    return Work(job, roster, layout_of(model_of(job)))
 
 
-def sum_min(job: Job, manifest: Manifest) -> int:
+def sum_min(job: Job, roster: Roster) -> int:
     """`Work.sum_min` of a job: its quorum; less where its sites mask for some of the unmasking sites only."""
-    return manifest.smallest_sum(job.aggregation.quorum, int(job.privacy.colluding or 0))
+    return roster.smallest_sum(job.aggregation.quorum, int(job.privacy.colluding or 0))
 
 
 def model_of(job: Job) -> nn.Module:

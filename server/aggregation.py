@@ -102,9 +102,10 @@ class Aggregator:
         """
         count, notes, here = self._work.groups(task), Notes(), tuple(cohort)
         ready = self._patience.asked(here, self._work.job.aggregation.quorum * count)
-        asked = ready if self.sessions.possible(ready, count) else here
+        helpers = self._helpers()
+        asked = ready if self.sessions.possible(helpers.union(ready), count) else here
         try:
-            opening = self.sessions.current(asked, notes.refused, count)
+            opening = self.sessions.current(helpers.union(asked), notes.refused, count)
             asked = self._seen(asked, here, opening.session, count)
             groups = self._grouped(task, round_number, attempt, asked, opening.session)
             numbers = self.sessions.numbers(count)
@@ -115,7 +116,14 @@ class Aggregator:
             ]
         except Refusal as refusal:
             return Gathered((), refusal.code, notes=notes)
-        return self._collected(lots, notes, least)
+        return self._collected(lots, notes, least, helpers)
+
+    def _helpers(self) -> frozenset[int]:
+        """Sites that may unmask beside the cohort: where a round asks a few sites, a session outlives its cohorts."""
+        asked = self._work.job.aggregation
+        if asked.cohort is None and asked.site_rate is None:
+            return frozenset()
+        return frozenset(self._work.manifest.unmaskers) & self._questions.sites.present()
 
     def _seen(
         self, asked: tuple[int, ...], here: tuple[int, ...], session: SessionRecord, count: int
@@ -150,7 +158,7 @@ class Aggregator:
         )
         return Lot(order, Collecting.open(aggregation, group, self._work.job.aggregation.quorum))
 
-    def _collected(self, lots: list[Lot], notes: Notes, least: int) -> Gathered:
+    def _collected(self, lots: list[Lot], notes: Notes, least: int, helpers: frozenset[int]) -> Gathered:
         charges: dict[int, tuple[bytes, float]] = {}
         place = {site: index for index, lot in enumerate(lots) for site in lot.collecting.cohort}
         orders = {site: lots[index].order for site, index in place.items()}
@@ -164,18 +172,21 @@ class Aggregator:
             if code:
                 notes.refused[answer.site] = code
             self._patience.note(answer.site, silent=code is Code.SITE_UNREACHABLE)
-        parts, failure = self._opened(lots, notes)
+        parts, failure = self._opened(lots, notes, helpers)
         if len(parts) < least:
             return Gathered((), failure or Code.E_TOO_FEW, charges, notes)
         return Gathered(parts, None, charges, notes)
 
-    def _opened(self, lots: list[Lot], notes: Notes) -> tuple[tuple[Part, ...], Code | None]:
-        """The sums of all groups with enough reports; and why others have none."""
+    def _opened(self, lots: list[Lot], notes: Notes, helpers: frozenset[int]) -> tuple[tuple[Part, ...], Code | None]:
+        """The sums of all groups with enough reports; and why others have none.
+
+        helpers  sites that may be asked to unmask though they are in no group
+        """
         most = self._work.manifest.rules.lost_max
         enough = [lot for lot in lots if self._fits(lot.collecting.reports, lot.order.session, most)]
         if not enough:
             return (), Code.E_TOO_FEW
-        cohort = frozenset[int]().union(*(lot.collecting.cohort for lot in lots))
+        cohort = helpers.union(*(lot.collecting.cohort for lot in lots))
         sets = [lot.collecting.close() for lot in enough]
         found = self._opener.open(lots[0].order.task, sets, cohort, notes)
         parts = [

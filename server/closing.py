@@ -16,7 +16,6 @@ from common.config import plain
 from common.errors import Code
 from common.messages import LedgerOrder, LedgerReply
 from common.privacy.entries import parse_public
-from common.secagg.manifest import manifest_table
 from common.versions import versions
 from common.work import Work
 from server.checkpoints import State
@@ -99,8 +98,9 @@ def _with(found: Collected, work: Work, answer: Answer, known: Mapping[int, str]
 
 def record_of(work: Work, run_id: bytes, found: Collected) -> Record:
     """The record of a run that is over; not yet signed."""
-    name = {site.id: site.name for site in work.manifest.sites}
-    missing = [{"site": name[site], "code": code.value} for site, code in sorted(found.missing.items())]
+    missing = [
+        {"site": work.roster.site(site).name, "code": code.value} for site, code in sorted(found.missing.items())
+    ]
     table = _run_table(work, run_id, found.state)
     return Record(
         run={**table, "fingerprints": found.marks, "ledgers_missing": missing},
@@ -142,20 +142,23 @@ def _lacks_ledgers(result: Path) -> bool:
 
 def _run_table(work: Work, run_id: bytes, state: State) -> dict[str, Any]:
     """run.json."""
-    name = {site.id: site.name for site in work.manifest.sites}
+
+    def name(site: int) -> str:
+        return work.roster.site(site).name
+
     heads = {
-        name[site]: {"head": head, "epsilon": _shown(state.epsilon.get(site))} for site, head in state.heads.items()
+        name(site): {"head": head, "epsilon": _shown(state.epsilon.get(site))} for site, head in state.heads.items()
     }
     return {
         "schema": SCHEMA,
         "status": "completed",
         "run": run_id.hex(),
         "job": plain(work.job),
-        "manifest": manifest_table(work.manifest),
+        **work.roster.told(),
         "versions": versions(),
         "seeds": {"job": work.job.seed},
         "heads": heads,
-        "refusals": [{"site": name[site], "code": code} for site, code in sorted(state.excluded.items())],
+        "refusals": [{"site": name(site), "code": code} for site, code in sorted(state.excluded.items())],
         "spent_attempts": state.spent,
         "evaluation": state.evaluation,
         "evaluation_failure": state.evaluation_failure,

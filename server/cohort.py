@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from common.errors import Code, Refusal
+from common.orders import Task
+from common.randomness import child_numpy
+from common.work import Work
 
 # A site that answers with one of these will not change its mind in this run.
 FINAL = frozenset(
@@ -51,28 +58,72 @@ class Patience:
         return ready if len(ready) >= quorum else sites
 
 
-def choose(present: Collection[int], excluded: Collection[int]) -> tuple[int, ...]:
-    """The cohort of a round: every site that is here and has not refused for good, by id.
+@dataclass(frozen=True)
+class Eligible:
+    """The sites that a round may ask, without a list of all of them.
 
-    All sites take part: record-level guarantees need no sampling of sites, and the server sees who answers.
+    present  that are here      excluded  that have refused for good      turn  whose turn it is; None: everybody's
     """
-    return tuple(sorted(set(present) - set(excluded)))
+
+    present: Collection[int]
+    excluded: Collection[int] = ()
+    turn: Collection[int] | None = None
+
+    def __contains__(self, site: object) -> bool:
+        return site in self.present and site not in self.excluded and (self.turn is None or site in self.turn)
+
+    def __len__(self) -> int:
+        if self.turn is not None:
+            return sum(site in self for site in self.turn)
+        return len(self.present) - sum(site in self.present for site in self.excluded)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(site for site in (self.present if self.turn is None else self.turn) if site in self))
 
 
-def wait_for(
-    quorum: int, present: Callable[[], Collection[int]], excluded: Collection[int], seconds: float, pause: float = 0.2
-) -> tuple[int, ...]:
-    """The cohort once it reaches the quorum. Errors: Refusal E_TOO_FEW when it has not within `seconds`."""
+def wait_for(quorum: int, eligible: Callable[[], Eligible], seconds: float, pause: float = 0.2) -> Eligible:
+    """Who may be asked, once they reach the quorum. Errors: Refusal E_TOO_FEW when they have not within `seconds`."""
     end = time.monotonic() + seconds
     while True:
-        cohort = choose(present(), excluded)
-        if len(cohort) >= quorum:
-            return cohort
+        found = eligible()
+        if len(found) >= quorum:
+            return found
         if time.monotonic() > end:
             raise Refusal(
                 Code.E_TOO_FEW,
-                f"Round not started with {len(cohort)} sites",
-                f"the quorum is {quorum}, and {len(excluded)} sites have refused",
+                f"Round not started with {len(found)} sites",
+                f"the quorum is {quorum}, and {len(found.excluded)} sites have refused",
                 "Start more sites, or lower the quorum if every site agrees",
             )
         time.sleep(pause)
+
+
+def cohort_of(work: Work, eligible: Eligible, place: tuple[Task, int, int]) -> tuple[int, ...]:
+    """The sites of one attempt, by id: all that are eligible, or those that the job's seed draws of them.
+
+    place  task, round and attempt
+    With `cohort`, so many of all sites in the order of a shuffled deck, whoever is away skipped. With `site_rate`,
+    each site by a chance of its own. Neither lowers an epsilon here: the coordinator sees who is asked.
+    """
+    asked, ids = work.job.aggregation, work.roster.ids
+    if asked.cohort is None and asked.site_rate is None:
+        return tuple(eligible)
+    draw = child_numpy(work.job.seed, "cohort", *place)
+    if asked.site_rate is not None:
+        count = int(draw.binomial(len(ids), asked.site_rate))
+        return tuple(sorted(site for site in _dealt(ids, count, draw) if site in eligible))
+    wanted = min(asked.cohort or 0, len(eligible))
+    return tuple(sorted(itertools.islice((site for site in _deck(ids, wanted, draw) if site in eligible), wanted)))
+
+
+def _deck(ids: Sequence[int], wanted: int, draw: np.random.Generator) -> Iterator[int]:
+    """All ids in random order; of many the first are drawn before the others are shuffled."""
+    first = _dealt(ids, min(len(ids), 2 * wanted), draw)
+    yield from first
+    seen = set(first)
+    yield from (site for site in _dealt(ids, len(ids), draw) if site not in seen)
+
+
+def _dealt(ids: Sequence[int], count: int, draw: np.random.Generator) -> list[int]:
+    """So many different ids in random order, in time and memory of their number where that is small."""
+    return [ids[int(place)] for place in draw.choice(len(ids), count, replace=False)]

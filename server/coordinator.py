@@ -13,20 +13,19 @@ from common.errors import Code, Refusal
 from common.identity import Signer
 from common.job import Job
 from common.lock import Held
-from common.messages import OfferOrder
 from common.orders import Task
 from common.parameters import flatten
 from common.secagg.manifest import Manifest, read_manifest
 from common.work import Work, model_of, work_of
 from server.checkpoints import State, load_checkpoint, save_checkpoint, write_whole
-from server.closing import Before, collect, earlier_answers, make_room, record_of
-from server.cohort import FINAL, wait_for
+from server.closing import Before, earlier_answers, make_room, record_of
+from server.cohort import FINAL, Eligible, wait_for
 from server.gathering import Questions, Sites
 from server.job import read_job
 from server.ledgers import keep_heads, known_heads
 from server.own_ledger import own_ledger
 from server.progress import Progress, be_alone
-from server.protocols import sums_of
+from server.reach import Asked, Reach
 from server.records import signed_record, write_record
 from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
@@ -121,22 +120,18 @@ def _run(sites: Sites, settings: RunSettings) -> None:
     job = read_job(settings.job, manifest)
     work = work_of(job, manifest)
     questions = Questions(sites, manifest, Signer.load(settings.federation / "identity.key"))
-    run_job(work, questions, settings, RESTART_SECONDS)
+    run_job(work, Asked(questions, RESTART_SECONDS), settings)
 
 
-def run_job(work: Work, questions: Questions, settings: RunSettings, pause: float = 0.0) -> State:
-    """`run` with everything read: the same for a deployment and for a simulated world.
-
-    pause  seconds that an unmasking site is given to come back before it is asked again
-    """
+def run_job(work: Work, reach: Reach, settings: RunSettings) -> State:
+    """`run` with everything read: the same for a deployment and for a simulated world."""
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     begun = time.monotonic()
     run_id = _name(settings)
     progress = Progress(settings.state, work, settings.job)
     progress.waiting()
-    state = _opening_state(work, questions, settings, run_id)
+    state = _opening_state(work, reach, settings, run_id)
     known = known_heads(settings.heads, work.job.dataset)
-    aggregator = sums_of(questions, work, run_id, pause, known=known)
     before, newest = state.seconds, state
 
     def save(now: State) -> None:
@@ -155,8 +150,8 @@ def run_job(work: Work, questions: Questions, settings: RunSettings, pause: floa
 
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
     save(state)
-    with own_ledger(work, run_id, settings.federation, questions.signer) as own:
-        table = Table(work.job, work, chosen, aggregator, questions.sites.present, begin, save, own)
+    with own_ledger(work, run_id, settings.federation, reach.signer) as own:
+        table = Table(work.job, work, chosen, reach.sums(work, run_id, known), reach.present, begin, save, own)
         while (step := _next_step(work.job, state)) is not None:
             state = step(table, state)
             save(state)
@@ -164,9 +159,9 @@ def run_job(work: Work, questions: Questions, settings: RunSettings, pause: floa
     state = replace(state, seconds=before + time.monotonic() - begun)
     progress.closing()
     earlier = Before(heads=known, answers=earlier_answers(work, settings.result) if settings.resume else ())
-    found = collect(work, questions, run_id, state, before=earlier, pause=pause)
+    found = reach.collect(work, run_id, state, earlier)
     keep_heads(settings.heads, work.job.dataset, found.state.heads)
-    record = signed_record(replace(record_of(work, run_id, found), central=central), questions.signer)
+    record = signed_record(replace(record_of(work, run_id, found), central=central), reach.signer)
     if settings.resume:
         make_room(settings.result)
     write_record(settings.result, record)
@@ -217,7 +212,7 @@ def _mark(work: Work, run_id: bytes) -> str:
     return f"{run_id.hex()} {work.job.digest().hex()}"
 
 
-def _opening_state(work: Work, questions: Questions, settings: RunSettings, run_id: bytes) -> State:
+def _opening_state(work: Work, reach: Reach, settings: RunSettings, run_id: bytes) -> State:
     """The checkpoint's state; or the initial model, offered to every site that is present.
 
     Whoever refused for good before is asked again by a run that is resumed: its keeper may have mended it.
@@ -225,17 +220,16 @@ def _opening_state(work: Work, questions: Questions, settings: RunSettings, run_
     if settings.checkpoint.exists():
         kept = load_checkpoint(settings.checkpoint, _mark(work, run_id))
         return _with_cut_attempt(replace(kept, excluded={}), settings.attempt)
-    wait = work.job.aggregation.deadline_seconds
-    wait_for(work.job.aggregation.quorum, questions.sites.present, (), 3 * wait)
+    deadline = work.job.aggregation.deadline_seconds
+    wait_for(work.job.aggregation.quorum, lambda: Eligible(reach.present()), 3 * deadline)
     parameters = flatten(model_of(work.job))
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
     clip = work.training.clip if work.training.adaptive else 0.0
     state = State(parameters=parameters, memory=dict(chosen.step.init(parameters.size)), clip=clip)
-    offer = OfferOrder(run=run_id, job=work.job.to_bytes())
-    for answer in questions.ask(offer, questions.sites.present(), wait):
-        if answer.code in FINAL:
-            state = replace(state, excluded={**state.excluded, answer.site: answer.code.value})
-    left = len(work.manifest.sites) - len(state.excluded)
+    for site, code in reach.offer(work, run_id):
+        if code in FINAL:
+            state = replace(state, excluded={**state.excluded, site: code.value})
+    left = len(work.roster.ids) - len(state.excluded)
     if left < work.job.aggregation.quorum:
         codes = ", ".join(sorted(set(state.excluded.values())))
         raise Refusal(

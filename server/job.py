@@ -39,6 +39,7 @@ def prepared(job: Job, manifest: Manifest) -> Job:
 def check(job: Job, manifest: Manifest) -> None:
     """Refuse a job whose settings cannot live together, or not in this federation. Errors: Refusal JOB_INVALID."""
     _check_sites(job, manifest)
+    _check_cohort(job, len(manifest.sites))
     if job.privacy.separation:
         _check_turns(job, manifest)
     _check_codec(job)
@@ -90,6 +91,26 @@ def _check_sites(job: Job, manifest: Manifest) -> None:
             f"aggregation.protocol = {asked.protocol!r}",
             "the manifest has unmaskers_min = 0, so that no site unmasks",
             'Choose protocol = "bonawitz", or ask governance for unmasking sites',
+        )
+
+
+def _check_cohort(job: Job, sites: int) -> None:
+    """Refuse cohorts that are larger than the federation or likely to miss the quorum, or cut across turns."""
+    asked = job.aggregation
+    if asked.cohort is None and asked.site_rate is None:
+        return
+    if job.privacy.separation:
+        raise _invalid(
+            "aggregation.cohort or aggregation.site_rate in mode M5",
+            "turns decide there which sites a round asks",
+            "Remove it; a larger separation makes smaller rounds",
+        )
+    needed, expected = asked.quorum * asked.groups, asked.cohort or sites * (asked.site_rate or 0.0)
+    if not needed <= expected <= sites:
+        raise _invalid(
+            f"Rounds of {expected:g} sites",
+            f"they need {needed} reports, and there are {sites} sites",
+            "Choose aggregation.cohort or site_rate between the two",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 from common.errors import Code, Refusal
 from common.job import Job
 from common.orders import Task
+from common.roster import names
 from common.work import Work, metrics_of, update_of
 from server.aggregation import Gathered
 from server.checkpoints import State
-from server.cohort import FINAL, wait_for
+from server.cohort import FINAL, Eligible, cohort_of, wait_for
 from server.evaluation import evaluation_of
 from server.own_ledger import OwnLedger
 from server.protocols import Sums
@@ -43,7 +44,7 @@ class Table:
     work: Work
     strategy: Strategy
     aggregator: Sums
-    present: Callable[[], frozenset[int]]
+    present: Callable[[], Collection[int]]
     begin: Callable[[Task], None]
     save: Callable[[State], None]
     own: OwnLedger
@@ -82,8 +83,7 @@ def evaluate(table: Table, state: State) -> State:
     state, gathered, refusals = _gathered(table, state, "evaluate", number)
     if gathered.failure:
         return replace(state, evaluated=number, evaluation=None, evaluation_failure=gathered.failure.value)
-    names = [table.work.manifest.site(site).name for site in gathered.sites]
-    found = evaluation_of(table.work, gathered.sum, number, names)
+    found = evaluation_of(table.work, gathered.sum, number, names(table.work.roster, gathered.sites))
     row = dict(state.rounds[-1])
     row["refusals"] = [*row["refusals"], *refusals]
     row["epsilon"] = _spent(table, state)
@@ -100,21 +100,17 @@ def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[Stat
     spent before, so that no two of a run bind the same model.
     """
     refusals: list[dict[str, str]] = []
-    quorum = table.job.aggregation.quorum * table.work.groups(task)
-    turn = due(table.work, number) if task == "train" else frozenset(table.work.manifest.ids)
-    wait, least = 3 * table.job.aggregation.deadline_seconds, _least(table, task)
+    least = _least(table, task)
     while (attempt := state.spent.get(task, 0)) <= table.work.spare(task):
-        enough = len(turn - set(state.excluded)) >= quorum  # or nobody is worth waiting for
         try:
-            cohort = wait_for(quorum, lambda: table.present() & turn, state.excluded, wait if enough else 0.0)
+            cohort = _cohort(table, state, (task, number, attempt))
         except Refusal as refusal:
             return state, Gathered((), refusal.code), refusals
         table.begin(task)
         gathered = table.aggregator.gather(task, number, attempt, state, cohort, least=least)
         state = _charged(state, gathered)
         refusals += [
-            {"site": table.work.manifest.site(site).name, "code": code.value}
-            for site, code in sorted(gathered.notes.refused.items())
+            {"site": _name(table, site), "code": code.value} for site, code in sorted(gathered.notes.refused.items())
         ]
         if gathered.failure is None:
             return state, gathered, refusals
@@ -125,6 +121,23 @@ def _gathered(table: Table, state: State, task: Task, number: int) -> tuple[Stat
     return state, Gathered((), Code.RUN_FAILED), refusals
 
 
+def _cohort(table: Table, state: State, place: tuple[Task, int, int]) -> tuple[int, ...]:
+    """The sites of an attempt, once enough are here for all its sums. Errors: Refusal E_TOO_FEW.
+
+    place  task, round and attempt
+    """
+    task, number, _ = place
+    quorum = table.job.aggregation.quorum * table.work.groups(task)
+    turn = due(table.work, number) if task == "train" else None
+
+    def eligible() -> Eligible:
+        return Eligible(table.present(), state.excluded, turn)
+
+    worth_waiting = len(Eligible(table.work.roster.ids, state.excluded, turn)) >= quorum
+    seconds = 3 * table.job.aggregation.deadline_seconds if worth_waiting else 0.0
+    return cohort_of(table.work, wait_for(quorum, eligible, seconds), place)
+
+
 def _least(table: Table, task: Task) -> int:
     """Sums without which an attempt is worth nothing: enough groups to outvote liars."""
     return 2 * table.strategy.combine.liars + 1 if task == "train" else 1
@@ -133,12 +146,13 @@ def _least(table: Table, task: Task) -> int:
 def _no_sum(table: Table, state: State, number: int, failure: Code, refusals: Sequence[dict[str, str]]) -> Refusal:
     """The end of a run, with what its sites said: the failure alone only tells that too few answered."""
     failed, spare = state.spent.get("train", 0), table.work.spare("train")
-    names = {site.id: site.name for site in table.work.manifest.sites}
-    said = {names[site]: code for site, code in state.excluded.items()} or {r["site"]: r["code"] for r in refusals}
+    said = {_name(table, site): code for site, code in state.excluded.items()} or {
+        r["site"]: r["code"] for r in refusals
+    }
     told = ", ".join(f"{site} {code}" for site, code in sorted(said.items())[:MOST_TOLD])
     more = f" and {len(said) - MOST_TOLD} more" if len(said) > MOST_TOLD else ""
     do = "The model of the last whole round is kept; more rounds need a new job"
-    if len(table.work.manifest.sites) - len(state.excluded) < table.job.aggregation.quorum:
+    if len(table.work.roster.ids) - len(state.excluded) < table.job.aggregation.quorum:
         do = "Ask their keepers (hushfed site explain, site status); a run that is resumed asks them again"
     elif failed <= spare:
         do = "Start the sites that are missing and resume; the model of the last whole round is kept"
@@ -166,23 +180,25 @@ def _smoothed(rows: Sequence[dict[str, Any]], name: str) -> float | None:
 
 
 def _row(table: Table, state: State, number: int, gathered: Gathered, refusals: list[dict[str, str]]) -> dict[str, Any]:
-    def name(site: int) -> str:
-        return table.work.manifest.site(site).name
-
-    groups = [[name(site) for site in part.sites] for part in gathered.parts]
+    roster = table.work.roster
+    groups = [names(roster, part.sites) for part in gathered.parts]
     return {
         "round": number,
-        "sites": [name(site) for site in gathered.sites],
+        "sites": names(roster, gathered.sites),
         **({"groups": groups} if table.job.aggregation.groups > 1 else {}),
         "refusals": refusals,
         "epsilon": _spent(table, state),
-        "bytes": {name(site): size for site, size in sorted(gathered.notes.sizes.items())},
+        "bytes": {roster.site(site).name: size for site, size in sorted(gathered.notes.sizes.items())},
     }
 
 
 def _spent(table: Table, state: State) -> dict[str, float | None]:
     """Epsilon by site as JSON shows it: nothing where there is no guarantee."""
     return {
-        table.work.manifest.site(site).name: round(value, 4) if math.isfinite(value) else None
+        _name(table, site): round(value, 4) if math.isfinite(value) else None
         for site, value in sorted(state.epsilon.items())
     }
+
+
+def _name(table: Table, site: int) -> str:
+    return table.work.roster.site(site).name

@@ -21,12 +21,12 @@ PACE = 0.2  # how fast the clip follows: the logarithm moves by this times the s
 REACH = 1e6  # factor by which the clip may leave its start, so that it stays a number
 
 
-def due(work: Work, round_number: int) -> frozenset[int]:
-    """Sites whose turn a round is: all; or in mode M5 one of `separation` lots, by the job's seed."""
+def due(work: Work, round_number: int) -> frozenset[int] | None:
+    """Sites whose turn a round is, in mode M5: one of `separation` lots, by the job's seed. None: everybody's."""
     lots = work.training.separation
     if not lots:
-        return frozenset(work.manifest.ids)
-    shuffled = child_numpy(work.job.seed, "turns").permutation(work.manifest.ids)
+        return None
+    shuffled = child_numpy(work.job.seed, "turns").permutation(work.roster.ids)
     return frozenset(int(site) for site in shuffled[round_number % lots :: lots])
 
 

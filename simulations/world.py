@@ -22,6 +22,7 @@ from server.checkpoints import State
 from server.coordinator import RunSettings, run_job
 from server.gathering import Questions
 from server.job import prepared
+from server.reach import Asked
 from simulations.provision import settle
 from simulations.scenario import FaultSettings, Scenario
 
@@ -103,7 +104,7 @@ def simulate(scenario: Scenario, folder: Path) -> Finished:
     )
     with open_sessions(federation) as sessions:
         sites = LocalSites(sessions, scenario.world.faults, scenario.world.seed)
-        state = run_job(work, _questions(sites, federation.manifest, federation.coordinator), settings)
+        state = run_job(work, Asked(_questions(sites, federation.manifest, federation.coordinator)), settings)
     return Finished(federation, settings.result, state, work)
 
 

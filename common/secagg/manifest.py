@@ -112,10 +112,24 @@ class Manifest:
                 "Draw another salt, or raise masks_each",
             )
 
-    @property
+    @cached_property
     def ids(self) -> tuple[int, ...]:
         """Ids of all sites, ascending."""
         return tuple(site.id for site in self.sites)
+
+    @cached_property
+    def most_records(self) -> int:
+        """The largest nominal number of records of a site."""
+        return max(site.nominal_records for site in self.sites)
+
+    @cached_property
+    def all_records(self) -> int:
+        """Nominal records of all sites together."""
+        return sum(site.nominal_records for site in self.sites)
+
+    def told(self) -> dict[str, Any]:
+        """How a run's record names the sites: all that governance signed."""
+        return {"manifest": manifest_table(self)}
 
     @cached_property
     def digest(self) -> bytes:

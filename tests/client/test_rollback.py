@@ -20,6 +20,7 @@ from common.errors import Code, Refusal
 from common.messages import Reported
 from server.coordinator import run_job
 from server.ledgers import keep_heads, known_heads
+from server.reach import Asked
 from tests.worlds import Desk, close, code_of, desk_of, questions_of, scenario, settings_of
 
 
@@ -115,7 +116,7 @@ def test_a_whole_site_restored_from_a_backup_is_found_by_the_next_run(tmp_path: 
     desk.sessions[1].close()
     shutil.copytree(state_of(desk), tmp_path / "backup")
     reopened(desk)
-    run_job(desk.work, questions_of(desk), settings_of(desk))
+    run_job(desk.work, Asked(questions_of(desk)), settings_of(desk))
     known = known_heads(settings_of(desk).heads, "clinics")
     assert set(known) == {1, 2, 3}
     shutil.move(settings_of(desk).state, tmp_path / "first")
@@ -123,7 +124,7 @@ def test_a_whole_site_restored_from_a_backup_is_found_by_the_next_run(tmp_path: 
     shutil.rmtree(state_of(desk))
     shutil.copytree(tmp_path / "backup", state_of(desk))
     desk.sessions[1] = open_session(desk.federation.sites[0].settings)
-    run_job(desk.work, questions_of(desk), settings_of(desk))
+    run_job(desk.work, Asked(questions_of(desk)), settings_of(desk))
     table = json.loads((settings_of(desk).result / "run.json").read_text())
     assert table["refusals"] == [{"site": "clinic-a", "code": "LEDGER_ROLLED_BACK"}]
     assert "clinic-a" not in table["heads"]

@@ -14,6 +14,7 @@ from common.frames import unpack
 from common.messages import LIMIT, AnyOrder, Envelope, LedgerOrder, LedgerReply, seal
 from common.privacy.entries import parse_public
 from server.coordinator import run_job
+from server.reach import Asked
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
 from tests.worlds import Desk, Lines, close, desk_of, questions_of, scenario, settings_of
@@ -29,7 +30,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 def played(desk: Desk, line: Callable[..., bytes | None], *, resume: bool = False) -> dict[str, Any]:
-    run_job(desk.work, questions_of(desk, Lines(desk, line)), settings_of(desk, resume=resume))
+    run_job(desk.work, Asked(questions_of(desk, Lines(desk, line))), settings_of(desk, resume=resume))
     table: dict[str, Any] = json.loads((settings_of(desk).result / "run.json").read_text())
     return table
 

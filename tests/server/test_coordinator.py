@@ -20,6 +20,7 @@ from common.messages import AnyOrder, LedgerOrder, OfferOrder, UnmaskOrder, Work
 from common.statement import opened, statement_of
 from server.checkpoints import State
 from server.coordinator import RunSettings, manifest_of, node_keys, run, run_job
+from server.reach import Asked
 from server.rounds import Table, play
 from tests.worlds import Desk, Lines, close, desk_of, questions_of, scenario, settings_of, under
 
@@ -56,7 +57,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def played(desk: Desk, line: Callable[..., bytes | None] | None = None, *, resume: bool = False) -> Any:
     lines = Lines(desk, line) if line else Lines(desk)
-    return run_job(desk.work, questions_of(desk, lines), settings_of(desk, resume=resume))
+    return run_job(desk.work, Asked(questions_of(desk, lines)), settings_of(desk, resume=resume))
 
 
 def killing(kind: type[AnyOrder], round_number: int, task: str = "train") -> Callable[..., bytes | None]:

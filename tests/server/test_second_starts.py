@@ -11,6 +11,7 @@ import pytest
 from common.errors import Refusal
 from common.messages import AnyOrder, WorkOrder
 from server.coordinator import run_job
+from server.reach import Asked
 from tests.server.test_coordinator import played
 from tests.worlds import close, desk_of, questions_of, scenario, settings_of, under
 
@@ -21,7 +22,7 @@ def test_an_unchanged_job_runs_again_without_a_lost_attempt(tmp_path: Path, prot
     desk = desk_of(scenario("none", {"job.aggregation.protocol": protocol, "job.rounds": 2}), tmp_path / "world")
     first = settings_of(desk)
     for settings in (first, replace(first, state=first.state.with_name("again"))):
-        state = run_job(desk.work, questions_of(desk), settings)
+        state = run_job(desk.work, Asked(questions_of(desk)), settings)
         assert [row["refusals"] for row in state.rounds] == [[], []]
         assert not any(state.spent.values())
     close(desk)

@@ -25,6 +25,7 @@ from server.checkpoints import State, load_checkpoint
 from server.coordinator import run_job
 from server.job import prepared
 from server.own_ledger import own_ledger
+from server.reach import Asked
 from server.site_level import due, site_updates
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
@@ -64,7 +65,7 @@ def federation(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
 
 
 def played(desk: Desk) -> tuple[State, dict[str, Any]]:
-    state = run_job(desk.work, questions_of(desk), settings_of(desk))
+    state = run_job(desk.work, Asked(questions_of(desk)), settings_of(desk))
     return state, audit(read_run(settings_of(desk).result))
 
 
@@ -148,7 +149,7 @@ def test_the_coordinator_accounts_for_every_sum_that_it_noised(federation: Calla
     assert "LEDGER_MISSING" in audit(read_run(folder))["problems"]
     again = replace(settings_of(desk), state=folder.parent.with_name("again"))
     with suppress(Refusal):  # the sites' limits allow for one run
-        run_job(desk.work, questions_of(desk), again)
+        run_job(desk.work, Asked(questions_of(desk)), again)
     with own_ledger(desk.work, bytes(16), again.federation, desk.signer) as own:
         assert own.lines().startswith(b"".join(lines))
 
@@ -224,12 +225,12 @@ def test_a_killed_run_of_correlated_noise_goes_on_with_the_noise_of_its_last_rou
         return answer()
 
     with pytest.raises(Killed):
-        run_job(desk.work, questions_of(desk, Lines(desk, line)), settings_of(desk))
+        run_job(desk.work, Asked(questions_of(desk, Lines(desk, line))), settings_of(desk))
     settings = settings_of(desk, resume=True)
     mark = f"{(settings.state / 'run.id').read_text()} {desk.work.job.digest().hex()}"
     kept = load_checkpoint(settings.checkpoint, mark)
     assert kept.noise.shape == (1, desk.work.training.dimension)
-    run_job(desk.work, questions_of(desk, Lines(desk, line)), settings)
+    run_job(desk.work, Asked(questions_of(desk, Lines(desk, line))), settings)
     for number in (1, 2):
         files = [settings_of(each).history / f"{number:06d}.f32" for each in (desk, whole)]
         assert files[0].read_bytes() == files[1].read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from common.config import plain
 from common.errors import Code, Refusal
+from common.privacy.entries import Kind, parse_public
 from simulations.datasets import HOSPITALS, dataset
 from simulations.partitioners import Partition
 from simulations.provision import settle
@@ -63,6 +65,23 @@ def test_dropouts_come_by_seed_and_every_loss_is_written_down(tmp_path: Path) ->
     assert {refusal["code"] for refusal in lost} == {"SITE_UNREACHABLE"}
     assert any(len(row["sites"]) == 2 for row in one.state.rounds)
     assert len(list((one.record / "ledgers").iterdir())) == 3
+
+
+@pytest.mark.parametrize("drawn", [{"job.aggregation.cohort": 4}, {"job.aggregation.site_rate": 0.7}], ids=str)
+def test_rounds_ask_a_few_of_the_sites(drawn: dict[str, Any], tmp_path: Path) -> None:
+    """Must: draw every round anew and by the seed, in one session. Must not: charge a site that was not asked."""
+    base = scenario("none").with_sizes(sites=8, rounds=6, epsilon=None)
+    few = replace(base.job.aggregation, quorum=3, **{name.rpartition(".")[2]: n for name, n in drawn.items()})
+    made = Scenario(world=base.world, job=replace(base.job, aggregation=few))
+    one, two = (simulate(made, tmp_path / name) for name in ("one", "two"))
+    assert model_of(one) == model_of(two)
+    asked = [set(row["sites"]) for row in one.state.rounds]
+    assert len({tuple(sorted(sites)) for sites in asked}) > 1
+    assert all(3 <= len(sites) <= (4 if few.cohort else 8) for sites in asked)
+    for site in one.federation.sites:
+        entries = parse_public((one.record / "ledgers" / f"{site.name}.jsonl").read_bytes())
+        charges = [entry for entry in entries if entry.kind is Kind.RESERVE and entry.partition == "train"]
+        assert len(charges) == sum(site.name in sites for sites in asked)
 
 
 @pytest.mark.parametrize("sites", range(2, 9))

@@ -30,6 +30,7 @@ from server.checkpoints import State
 from server.coordinator import RunSettings, run_job
 from server.gathering import Questions, Sites
 from server.job import prepared
+from server.reach import Asked
 from simulations.demo import Deployment, deploy, play, without_nothing
 from simulations.scenario import FaultSettings, Scenario, example, read_scenario
 from simulations.world import LocalSites, open_sessions
@@ -121,7 +122,7 @@ def rehearse(folder: FederationFolder, scenario: Scenario, name: str, around: Ca
     with open_sessions(folder) as sessions:
         sites = around(LocalSites(sessions, FaultSettings(), scenario.world.seed))
         signer = Signer.load(coordinator / "identity.key")
-        return run_job(work, Questions(sites, folder.manifest, signer), settings)
+        return run_job(work, Asked(Questions(sites, folder.manifest, signer)), settings)
 
 
 def site_of(made: Deployment, name: str) -> SiteFolder:
