@@ -79,8 +79,9 @@ def test_rounds_ask_a_few_of_the_sites(drawn: dict[str, Any], tmp_path: Path) ->
     assert len({tuple(sorted(sites)) for sites in asked}) > 1
     assert all(3 <= len(sites) <= (4 if few.cohort else 8) for sites in asked)
     for site in one.federation.sites:
-        entries = parse_public((one.record / "ledgers" / f"{site.name}.jsonl").read_bytes())
-        charges = [entry for entry in entries if entry.kind is Kind.RESERVE and entry.partition == "train"]
+        lines = parse_public((one.record / "ledgers" / f"{site.name}.jsonl").read_bytes())
+        entries = [json.loads(line.body) for line in lines]
+        charges = [entry for entry in entries if entry["kind"] == Kind.RESERVE and entry["partition"] == "train"]
         assert len(charges) == sum(site.name in sites for sites in asked)
 
 
