@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from client.craft import Assignment, Craft, OwnCraft
 from client.custody import KeyStore
 from client.evaluation import counts
 from client.guard import Guard, Inner, Release, Reservation
@@ -16,24 +17,22 @@ from client.holding import Holding, Holdings
 from client.secagg import mask, place_of, refuse_reported
 from client.site import SiteSettings
 from client.site_level import bounded
-from client.trainer import Workbench, gradient_lanes, pick_device, train_plainly
+from client.trainer import Workbench, pick_device
 from common.errors import Code, Refusal
 from common.frames import pack, unpack
 from common.learning.tasks import Task
 from common.messages import LIMIT, Reported, WorkOrder
 from common.models.front import parted
 from common.parameters import Flat, checked
-from common.privacy.clipped import Counted, PrivateUpdate
+from common.privacy.clipped import Counted
 from common.privacy.clipping import choice
 from common.privacy.clipping.engine import ClipEngine
 from common.privacy.clipping.probes import Probe
 from common.privacy.clipping.reference_engine import ReferenceEngine
 from common.privacy.entries import Facts
 from common.privacy.ledger import Ledger
-from common.privacy.mechanism import MechanismPlan
-from common.privacy.sampler import poisson
 from common.privacy.units import Unit
-from common.randomness import Entropy, child_numpy, noise_source
+from common.randomness import Entropy
 from common.secagg.codec import Encoded, IntegerCodec
 from common.secagg.pairwise.orders import AdvertiseOrder
 from common.secagg.statements import Aggregation, verify_keys
@@ -65,8 +64,9 @@ class Contribution(NamedTuple):
 class Labour:
     """What a site computes for orders of work. It keeps the job's model on the device between orders."""
 
-    def __init__(self, settings: SiteSettings, store: KeyStore, holdings: Holdings):
+    def __init__(self, settings: SiteSettings, store: KeyStore, holdings: Holdings, craft: Craft | None = None):
         self._settings, self._store, self._holdings = settings, store, holdings
+        self._craft = craft or OwnCraft()
         self._benches: dict[bytes, Workbench] = {}
 
     def report(self, order: WorkOrder, work: Work, digest: bytes) -> Reported:
@@ -134,7 +134,7 @@ class Labour:
         return aggregation
 
     def _released(self, order: AnyWork, work: Work, paid: Paid) -> Release:
-        noise = self._entropy(order, work, "noise")
+        noise = self._assignment(order, work).entropy("noise")
         if order.task == "evaluate":
             bench = self._bench(work)
             counted = Counted(counts(bench, bench.seen(paid.holding.holdout), count_shape(work.job)))
@@ -142,46 +142,39 @@ class Labour:
         return self._trained(order, work, paid, noise)
 
     def _trained(self, order: AnyWork, work: Work, paid: Paid, noise: Entropy) -> Release:
-        bench, bound = self._bench(work), work.job.aggregation.bound or 0.0
+        bench, bound, given = self._bench(work), work.job.aggregation.bound or 0.0, self._assignment(order, work)
         plan, train = paid.reservation.plan, bench.seen(paid.holding.train)
         if plan.mode == "M2":
-            batch = train.take(poisson(len(train), plan.sampling_rate, self._entropy(order, work, "sampling")))
-            return paid.guard.release_sum(paid.reservation, gradient_lanes(bench, batch, plan), noise)
+            return paid.guard.release_sum(paid.reservation, self._craft.gradients(bench, train, plan, given), noise)
         if plan.unit is Unit.SITE:
-            inner = Inner(paid.local, self._privately(order, work, paid, paid.local.plan)) if paid.local else None
-            change = inner.update.value if inner else train_plainly(bench, train, self._draws(order, work))
+            inner = None
+            if paid.local:
+                inner = Inner(paid.local, self._craft.privately(bench, train, paid.local.plan, given))
+            change = inner.update.value if inner else self._craft.plainly(bench, train, given)
             return paid.guard.release_site(paid.reservation, bounded(change, plan, order.clip), noise, inner)
         if plan.mode == "M1":
-            return paid.guard.release_update(paid.reservation, self._privately(order, work, paid, plan), bound)
-        change = train_plainly(bench, train, self._draws(order, work))
-        return paid.guard.release_plain(paid.reservation, change, bound)
+            return paid.guard.release_update(paid.reservation, self._craft.privately(bench, train, plan, given), bound)
+        return paid.guard.release_plain(paid.reservation, self._craft.plainly(bench, train, given), bound)
 
-    def _privately(self, order: AnyWork, work: Work, paid: Paid, plan: MechanismPlan) -> PrivateUpdate:
-        """Local steps with noise for single records."""
-        from client.private_step import train_privately
-
-        nominal = plan.sampling_rate * work.manifest.site(self._settings.id).nominal_records
-        sampling, noise = (self._entropy(order, work, use) for use in ("sampling", "local noise"))
-        bench = self._bench(work)
-        train = bench.seen(paid.holding.train)
-        return train_privately(bench, train, plan, nominal, sampling=sampling, noise=noise)
-
-    def _draws(self, order: AnyWork, work: Work) -> np.random.Generator:
-        """Who is in which batch, where that hides nobody."""
-        return child_numpy(work.job.seed, "batches", self._settings.id, order.round, order.attempt)
+    def _assignment(self, order: AnyWork, work: Work) -> Assignment:
+        return Assignment(
+            site=self._settings.id,
+            task=order.task,
+            round=order.round,
+            attempt=order.attempt,
+            seed=work.job.seed,
+            noise=work.job.privacy.noise,
+            noise_seed=self._settings.noise_seed,
+            nominal_records=work.manifest.site(self._settings.id).nominal_records,
+        )
 
     def _encoded(self, order: AnyWork, work: Work, release: Release) -> Encoded:
         codec = work.codec(order.task)
         if isinstance(codec, IntegerCodec):
             return codec.encode(release.lanes.astype(np.int64, copy=False))
         lanes: NDArray[np.float64] = release.lanes.astype(np.float64, copy=False)
-        nominal = work.manifest.site(self._settings.id).nominal_records
-        return codec.encode(lanes, self._entropy(order, work, "rounding"), records=float(nominal))
-
-    def _entropy(self, order: AnyWork, work: Work, use: str) -> Entropy:
-        """System entropy; or, where job, policy and site.toml all say so, a stream that can be repeated."""
-        seed = self._settings.noise_seed or 0
-        return noise_source(work.job.privacy.noise, seed, use, order.task, order.round, order.attempt)
+        given = self._assignment(order, work)
+        return codec.encode(lanes, given.entropy("rounding"), records=float(given.nominal_records))
 
     def _refuse_unseeded(self, work: Work) -> None:
         if work.job.privacy.noise == "replay" and self._settings.noise_seed is None:

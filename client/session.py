@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from client.craft import Craft
 from client.custody import KeyStore
 from client.holding import Holdings
 from client.keystore import SqliteKeyStore
@@ -56,9 +57,10 @@ log = logging.getLogger(__name__)
 _NO_ORDER = bytes(32)
 
 
-def open_session(path: Path) -> Session:
+def open_session(path: Path, craft: Craft | None = None) -> Session:
     """The session of the site whose site.toml is at `path`.
 
+    craft  how its updates are computed, if not from its own records at its own machine
     Errors: Refusal FILE_MISSING, CONFIG_INVALID, E_MANIFEST (site or key is not in it), KEYS_LOCKED.
     """
     settings = read_site(path)
@@ -76,18 +78,25 @@ def open_session(path: Path) -> Session:
             f"the manifest gives its key another id than {settings.id}",
             "Correct id in site.toml, or ask governance for the manifest in force",
         )
-    return Session(settings, policy, manifest, store)
+    return Session(settings, policy, manifest, store, craft)
 
 
 class Session:
     """A site at work. It remembers its open data sets and the job in force; everything else is on disk."""
 
-    def __init__(self, settings: SiteSettings, policy: PolicyFile, manifest: Manifest, store: SqliteKeyStore):
+    def __init__(
+        self,
+        settings: SiteSettings,
+        policy: PolicyFile,
+        manifest: Manifest,
+        store: SqliteKeyStore,
+        craft: Craft | None = None,
+    ):
         self._settings, self._policy, self._manifest = settings, policy, manifest
         self._store: KeyStore = store
         self._close = store.close
         self._holdings = Holdings(settings, policy, store.identity, store)
-        self._labour = Labour(settings, store, self._holdings)
+        self._labour = Labour(settings, store, self._holdings, craft)
         self._pairs = PairOrders(manifest, store, self._labour)
         self._works: dict[bytes, Work] = {}
 

@@ -220,7 +220,7 @@ def test_records_are_read_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_charge_stands_when_the_work_fails(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     order = desk.work_order()
-    monkeypatch.setattr("client.labour.gradient_lanes", lambda *_: 1 / 0)
+    monkeypatch.setattr("client.craft.gradient_lanes", lambda *_: 1 / 0)
     desk.ask(1, order)
     monkeypatch.undo()
     reply = desk.ask(1, desk.offer())

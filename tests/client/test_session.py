@@ -155,7 +155,7 @@ def test_an_exception_that_quotes_a_record_never_leaves(
     def failing(*_: Any, **__: Any) -> Any:
         raise ValueError(f"could not convert string to float: {SECRET!r}")
 
-    target = "client.holding.read_records" if place == "reading" else "client.labour.gradient_lanes"
+    target = "client.holding.read_records" if place == "reading" else "client.craft.gradient_lanes"
     order = desk.work_order()
     monkeypatch.setattr(target, failing)
     with caplog.at_level(logging.WARNING, "client"):
