@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
+from client.bench import workbench
 from client.craft import Assignment, Craft, OwnCraft
 from client.custody import KeyStore
 from client.evaluation import counts
@@ -17,18 +17,12 @@ from client.holding import Holding, Holdings
 from client.secagg import mask, place_of, refuse_reported
 from client.site import SiteSettings
 from client.site_level import bounded
-from client.trainer import Workbench, pick_device
+from client.trainer import Workbench
 from common.errors import Code, Refusal
 from common.frames import pack, unpack
-from common.learning.tasks import Task
 from common.messages import LIMIT, Reported, WorkOrder
-from common.models.front import parted
 from common.parameters import Flat, checked
 from common.privacy.clipped import Counted
-from common.privacy.clipping import choice
-from common.privacy.clipping.engine import ClipEngine
-from common.privacy.clipping.probes import Probe
-from common.privacy.clipping.reference_engine import ReferenceEngine
 from common.privacy.entries import Facts
 from common.privacy.ledger import Ledger
 from common.privacy.units import Unit
@@ -36,7 +30,7 @@ from common.randomness import Entropy
 from common.secagg.codec import Encoded, IntegerCodec
 from common.secagg.pairwise.orders import AdvertiseOrder
 from common.secagg.statements import Aggregation, verify_keys
-from common.work import Work, count_shape, model_of
+from common.work import Work, count_shape
 
 AnyWork = WorkOrder | AdvertiseOrder  # they ask for the same work, and differ in how its result is masked
 
@@ -185,24 +179,9 @@ class Labour:
     def _bench(self, work: Work) -> Workbench:
         key = work.job.digest()
         if key not in self._benches:
-            device = pick_device(self._settings.device)
-            task = work.job.training.task(work.job.data.classes)
-            model = model_of(work.job).to(device)
-            engine = self._engine(work, model, task) if work.job.privacy.by_record else ReferenceEngine()
-            front, head = parted(model)
-            self._benches = {key: Workbench(head, task, work.job.training, device, engine, front)}
+            nominal = work.manifest.site(self._settings.id).nominal_records
+            self._benches = {key: workbench(work.job, nominal, self._settings.device, self._settings.engine)}
         return self._benches[key]
-
-    def _engine(self, work: Work, model: nn.Module, task: Task) -> ClipEngine:
-        """The site's choice; where noise is replayed nothing is measured, so that results repeat bit for bit."""
-        nominal = (work.job.privacy.sampling_rate or 1.0) * work.manifest.site(self._settings.id).nominal_records
-        asked = choice.Work(
-            key=work.job.digest(),
-            losses=task.losses,
-            probe=Probe(work.job.data.shape, work.job.data.classes),
-            records=max(1, round(nominal)),
-        )
-        return choice.choose(self._settings.engine, model, asked, measured=work.job.privacy.noise != "replay")
 
 
 def _stated(ledger: Ledger, work: Work) -> float:

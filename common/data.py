@@ -225,13 +225,18 @@ def split(records: Records, key: bytes, holdout: float) -> tuple[Records, Record
     the two (McSherry 2009, theorem 4). Drawing a fixed number of rows, or shuffling, would break this.
     Errors: Refusal CONFIG_INVALID for a key or share out of range.
     """
+    held = held_out(records.ids, key, holdout)
+    return records.take(np.flatnonzero(~held)), records.take(np.flatnonzero(held))
+
+
+def held_out(ids: Sequence[bytes], key: bytes, holdout: float) -> NDArray[np.bool_]:
+    """Which records `split` holds out, bool [n]. Errors: as `split`."""
     if not 16 <= len(key) <= 64:
         raise _invalid("Split key", f"it has {len(key)} bytes", "Use 16 to 64 secret bytes")
     if not 0.0 < holdout < 1.0:
         raise _invalid(f"holdout = {holdout}", "it must lie between 0 and 1", "Choose a share such as 0.25")
     limit = int(holdout * 2.0**64)
-    held = np.array([_keyed(key, one) < limit for one in records.ids], bool)
-    return records.take(np.flatnonzero(~held)), records.take(np.flatnonzero(held))
+    return np.array([_keyed(key, one) < limit for one in ids], bool)
 
 
 def fingerprint(records: Records, key: bytes) -> bytes:

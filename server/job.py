@@ -12,9 +12,11 @@ from common.job import Job
 from common.learning.plan import TrainingPlan
 from common.orders import Task
 from common.privacy.clipping.validate import validate
+from common.roster import Roster
 from common.secagg.manifest import Manifest
 from common.secagg.pairwise.attempt import check_manifest
 from common.secagg.pairwise.strength import shape_of
+from common.secagg.rules import Rules
 from common.work import model_of, work_of
 from server.strategies.catalogue import strategy
 from server.strategies.strategy import Combine
@@ -25,29 +27,32 @@ def read_job(path: Path, manifest: Manifest) -> Job:
     return prepared(read(Job, path), manifest)
 
 
-def prepared(job: Job, manifest: Manifest) -> Job:
+def prepared(job: Job, roster: Roster) -> Job:
     """The job as it is sent to sites: with what its strategy changes in local training. Errors: as `check`."""
     chosen = strategy(job.aggregation.strategy, **job.aggregation.settings)
     training = chosen.local(job.training)
     _refuse_overwritten(job.training, training, job.aggregation.strategy)
     job = replace(job, training=training)
-    check(job, manifest)
-    _check_groups(job, chosen.combine, len(manifest.sites))
+    check(job, roster)
+    _check_groups(job, chosen.combine, len(roster.ids))
     return job
 
 
-def check(job: Job, manifest: Manifest) -> None:
+def check(job: Job, roster: Roster) -> None:
     """Refuse a job whose settings cannot live together, or not in this federation. Errors: Refusal JOB_INVALID."""
-    _check_sites(job, manifest)
-    _check_cohort(job, len(manifest.sites))
+    sites = len(roster.ids)
+    _check_sites(job, roster.rules, sites)
+    _check_cohort(job, sites)
+    if isinstance(roster, Manifest):
+        _check_protocol(job, roster)
     if job.privacy.separation:
-        _check_turns(job, manifest)
+        _check_turns(job, sites)
     _check_codec(job)
     if job.privacy.mode == "M2":
         _check_step(job.training)
     if job.privacy.by_record:
         validate(model_of(job), job.data.shape)
-    work = work_of(job, manifest)
+    work = work_of(job, roster)
     for task in get_args(Task):
         _ = work.plans(task)  # refused here if no noise is enough
 
@@ -64,8 +69,8 @@ def _refuse_overwritten(asked: TrainingPlan, used: TrainingPlan, name: str) -> N
             )
 
 
-def _check_sites(job: Job, manifest: Manifest) -> None:
-    rules, asked, sites = manifest.rules, job.aggregation, len(manifest.sites)
+def _check_sites(job: Job, rules: Rules, sites: int) -> None:
+    asked = job.aggregation
     if not rules.quorum_min <= asked.quorum <= sites:
         raise _invalid(
             f"aggregation.quorum = {asked.quorum}",
@@ -84,9 +89,13 @@ def _check_sites(job: Job, manifest: Manifest) -> None:
             f"the manifest allows {rules.rounds_max} aggregations a session",
             "Lower it",
         )
+
+
+def _check_protocol(job: Job, manifest: Manifest) -> None:
+    asked = job.aggregation
     if asked.protocol == "bonawitz":
         _check_pairwise(job, manifest)
-    elif not rules.unmaskers_min:
+    elif not manifest.rules.unmaskers_min:
         raise _invalid(
             f"aggregation.protocol = {asked.protocol!r}",
             "the manifest has unmaskers_min = 0, so that no site unmasks",
@@ -168,9 +177,9 @@ def _check_step(training: TrainingPlan) -> None:
         )
 
 
-def _check_turns(job: Job, manifest: Manifest) -> None:
+def _check_turns(job: Job, sites: int) -> None:
     """Turns leave each round a part of the sites, and their noise spans rounds."""
-    turns, sites = job.privacy.separation or 1, len(manifest.sites)
+    turns = job.privacy.separation or 1
     if sites // turns < job.aggregation.quorum:
         raise _invalid(
             f"privacy.separation = {turns} with aggregation.quorum = {job.aggregation.quorum}",

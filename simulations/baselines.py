@@ -41,9 +41,14 @@ def baselines(build: Build, task: Task, trains: Sequence[Records], holdouts: Seq
     A site without training records has no model, so its accuracy is None. Not private: for simulations only.
     """
     held = union(holdouts)
-    pooled = _accuracy(_trained(build(), task, union(trains)), task, held)
-    alone = tuple(_accuracy(_trained(build(), task, one), task, held) if len(one) else None for one in trains)
-    return Baselines(pooled, alone)
+    return Baselines(
+        reached(build, task, union(trains), held), tuple(reached(build, task, one, held) for one in trains)
+    )
+
+
+def reached(build: Build, task: Task, records: Records, held: Records) -> float | None:
+    """The accuracy on `held` of a model that is trained on `records`; None where either is empty."""
+    return _accuracy(_trained(build(), task, records), task, held) if len(records) else None
 
 
 def _trained(model: nn.Module, task: Task, records: Records) -> nn.Module:

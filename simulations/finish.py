@@ -14,13 +14,13 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from common.errors import Code, Refusal
-from common.identity import Signer
 from common.job import Job
 from common.parameters import Flat
 from common.statement import signed, statement_of
 from common.work import model_of
 from deploy.provision import FederationFolder
 from simulations.audits.runs import HISTORY
+from simulations.backstage import Backstage, backstage_of
 from simulations.rebuilt import told
 from simulations.report.page import build
 from simulations.scenario import Scenario
@@ -39,29 +39,33 @@ def refuse_to_overwrite(out: Path) -> None:
         raise Refusal(Code.FILE_UNWRITABLE, f"{out} not used", f"{above} cannot be written", "Name another place")
 
 
-def finish(scenario: Scenario, job: Job, federation: FederationFolder, result: Path, out: Path) -> dict[str, Any]:
+def finish(
+    scenario: Scenario, job: Job, behind: FederationFolder | Backstage, result: Path, out: Path
+) -> dict[str, Any]:
     """Write the run directory `out` from the coordinator's `result`; return what commands print of it.
 
+    behind  the folders of the world's sites, or what stands for them
     What only a world that holds all data knows (exact accuracy, baselines, its seed) is added, and the world's
     coordinator signs the whole again.
     """
+    backstage = behind if isinstance(behind, Backstage) else backstage_of(behind, job)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(result, part)
     table = json.loads((part / "run.json").read_text())
     history = sorted((result.parent / "history").glob("*.f32"))[1:]
     models = [np.frombuffer(path.read_bytes(), "<f4") for path in history]
-    found = measure(job, federation, models or [_flat(part / "model.safetensors", job)])
+    found = measure(job, backstage, models or [_flat(part / "model.safetensors", job)])
     rows = [json.loads(line) for line in (part / "rounds.jsonl").read_text().splitlines()]
     if models:
         rows = [row | {"exact_accuracy": exact} for row, exact in zip(rows, found.curve, strict=True)]
     table |= {"accuracy": found.accuracy, "baselines": found.as_dict()}
     table["seeds"] = {"job": job.seed, "world": scenario.world.seed}
-    table["world"] = told(scenario, federation)
+    table["world"] = told(scenario, backstage.digest)
     if scenario.world.canaries:
         _keep_history(part / HISTORY, result.parent / "history")
     statement = statement_of(table, rows, (part / "model.safetensors").read_bytes())
-    table |= signed(statement, Signer.load(federation.coordinator / "identity.key"))
+    table |= signed(statement, backstage.signer)
     (part / "rounds.jsonl").write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
     (part / "run.json").write_text(json.dumps(table, indent=2, sort_keys=True) + "\n")
     build(part)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from common.config import finite
 from common.errors import Code, Refusal
 from common.randomness import child_numpy
+from simulations.resampling import Resampled, Rows
 
-Rows = NDArray[np.int64]
 ATTEMPTS = 200  # draws of Dirichlet shares before a split counts as impossible
 
 
@@ -21,18 +21,20 @@ ATTEMPTS = 200  # draws of Dirichlet shares before a split counts as impossible
 class Partition:
     """The table [partition] of a scenario.
 
-    kind           even; uneven (sizes ~ Dirichlet); label (each class ~ Dirichlet over sites); natural (by column)
+    kind           even; uneven (sizes ~ Dirichlet); label (each class ~ Dirichlet over sites); natural (by column);
+                   resampled (each site draws `records` of all records, so there may be any number of sites)
     sites          how many; "natural" counts the values of its column instead
     concentration  of the Dirichlet: small is extreme, large is even (Hsu, Qi and Brown 2019)
     minimum        records every site must get
-    column         of "natural"
+    column         of "natural"      records  of each site of "resampled"
     """
 
-    kind: Literal["even", "uneven", "label", "natural"] = "even"
+    kind: Literal["even", "uneven", "label", "natural", "resampled"] = "even"
     sites: int = 4
     concentration: float = 1.0
     minimum: int = 8
     column: str = ""
+    records: int | None = None
 
     def __post_init__(self) -> None:
         finite(self.concentration, "concentration", above=0.0)
@@ -43,12 +45,19 @@ class Partition:
         if (self.kind == "natural") != bool(self.column):
             why = "`column` belongs to the natural partition, and only to it"
             raise Refusal(Code.CONFIG_INVALID, "partition", why, 'Set kind = "natural" and a column, or neither')
+        if (self.kind == "resampled") != (self.records is not None):
+            why = "`records` belongs to the resampled partition, and only to it"
+            raise Refusal(Code.CONFIG_INVALID, "partition", why, 'Set kind = "resampled" and records, or neither')
+        if self.records is not None:
+            finite(self.records, "partition.records", at_least=max(1, self.minimum), at_most=2**31)
 
 
 def partition(
     plan: Partition, labels: NDArray[np.int64], seed: int, homes: Sequence[str] | None = None
-) -> tuple[Rows, ...]:
+) -> Sequence[Rows]:
     """The row numbers of each site, increasing. Every record goes to exactly one site; a seed replays the deal.
+
+    Only in the resampled deal a record may be at many sites, or at none.
 
     labels  class numbers of all records, [n]
     homes   the value of `plan.column` of each record, for "natural"; sites follow the order of first appearance
@@ -56,6 +65,10 @@ def partition(
     """
     if plan.kind == "natural":
         return _checked(_natural(homes, len(labels)), plan)
+    if plan.records is not None:
+        if plan.records > len(labels):
+            raise _too_few(plan, len(labels))
+        return Resampled(plan.sites, len(labels), plan.records, seed)
     if len(labels) < plan.sites * plan.minimum:
         raise _too_few(plan, len(labels))
     if plan.kind == "even":

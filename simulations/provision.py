@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from common.randomness import child_numpy
 from common.secagg.rules import Rules
 from deploy.provision import FederationFolder, SitePlan, provision
 from simulations.datasets import Dataset, dataset, write_rows
-from simulations.partitioners import Rows, partition
+from simulations.partitioners import partition
 from simulations.planting import Planting, plant
+from simulations.resampling import Rows
 from simulations.scenario import Scenario
 
 
@@ -41,7 +42,7 @@ class Plot:
     """
 
     names: tuple[str, ...]
-    dealt: tuple[Rows, ...]
+    dealt: Sequence[Rows]
     planting: Planting
 
     def held(self, site: int) -> Rows:
@@ -63,7 +64,7 @@ def plot_of(scenario: Scenario) -> Plot:
     return Plot(names, dealt, plant(data, world.canaries, world.seed, keys, world.holdout))
 
 
-def deal(scenario: Scenario, data: Dataset) -> tuple[Rows, ...]:
+def deal(scenario: Scenario, data: Dataset) -> Sequence[Rows]:
     """Which rows each site holds."""
     homes = data.columns[data.home] if data.home and scenario.world.partition.kind == "natural" else None
     return partition(scenario.world.partition, data.labels, scenario.world.seed, homes)
@@ -97,18 +98,17 @@ def rules_of(scenario: Scenario, sites: int) -> Rules:
 def _plan(scenario: Scenario, name: str, written: tuple[Path, str], rows: int) -> SitePlan:
     """The plan of one site. written: the file of its records, and the kind of source that reads it."""
     replay = scenario.job.privacy.noise == "replay"
-    kept = rows * (1 - scenario.world.holdout)
     return SitePlan(
         name=name,
         org=name,
-        nominal_records=max(10, 10 * round(kept / 10)),
+        nominal_records=nominal_records(rows, scenario.world.holdout),
         data=written[0],
         dataset=scenario.job.dataset,
         holdout=scenario.world.holdout,
         source={"kind": written[1]},
         policy=policy_of(scenario),
         split_key=split_key(scenario, name),
-        noise_seed=_noise_seed(scenario, name) if replay else None,
+        noise_seed=noise_seed(scenario, name) if replay else None,
     )
 
 
@@ -136,10 +136,21 @@ def policy_of(scenario: Scenario) -> Mapping[str, Any]:
     }
 
 
+def nominal_records(records: int, holdout: float) -> int:
+    """The public number of training records that a site of so many records states: rounded to tens."""
+    return max(10, 10 * round(records * (1 - holdout) / 10))
+
+
 def split_key(scenario: Scenario, name: str) -> bytes:
-    """Which records a site holds out: by seed here, so that a world can be built again; secret at a real site."""
-    return child_numpy(scenario.world.seed, "split", name).bytes(32)
+    """Which records a site holds out: by seed here, so that a world can be built again; secret at a real site.
+
+    Sites that draw from one pool hold out the same records of it, so that no record is trained on at one and tested
+    at another.
+    """
+    place = "" if scenario.world.partition.kind == "resampled" else name
+    return child_numpy(scenario.world.seed, "split", place).bytes(32)
 
 
-def _noise_seed(scenario: Scenario, name: str) -> int:
+def noise_seed(scenario: Scenario, name: str) -> int:
+    """Where noise is replayed: a site's own."""
     return int(child_numpy(scenario.world.seed, "noise", name).integers(2**53))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from common.config import load, plain
 from common.data import Records, split
 from common.errors import Code, Refusal
 from common.job import Job
-from deploy.provision import FederationFolder
+from simulations.backstage import digest_of
 from simulations.datasets import write_rows
 from simulations.provision import Plot, plot_of, split_key
 from simulations.scenario import Scenario, World
@@ -47,10 +46,8 @@ class SiteRecords:
         return self.train.take([row for row, one in enumerate(self.train.ids) if one not in planted])
 
 
-def told(scenario: Scenario, federation: FederationFolder) -> dict[str, Any]:
+def told(scenario: Scenario, digest: str) -> dict[str, Any]:
     """The entry `world` of run.json: the settings that give this world again, and a digest of its records."""
-    files = [path for site in federation.sites for path in site.root.glob("data.*")]  # one a site: a table, or arrays
-    digest = _digest([path.read_bytes() for path in files])
     return {"settings": plain(scenario.world), "records": digest}
 
 
@@ -77,11 +74,14 @@ def rebuilt(facts: Mapping[str, Any]) -> tuple[SiteRecords, ...]:
     of the run.
     """
     scenario = scenario_of(facts)
+    if scenario.world.sums == "exact":
+        why = "its sums were formed in the open, and its sites have no files"
+        raise Refusal(Code.DATA_INVALID, "Run not attacked", why, 'Simulate with world.sums = "masked"')
     plot = plot_of(scenario)
     with tempfile.TemporaryDirectory(prefix="hushfed-world-") as folder:
         sites = range(len(plot.names))
         files = [write_rows(plot.planting.data, plot.held(site), Path(folder) / str(site)) for site in sites]
-        if _digest([path.read_bytes() for path, _ in files]) != facts["world"].get("records"):
+        if digest_of([path.read_bytes() for path, _ in files]) != facts["world"].get("records"):
             why = "data set or software differ from those of the run"
             raise Refusal(Code.DATA_INVALID, "World not built again", why, "Use the version that made the run")
         return tuple(_site(scenario, plot, site, written) for site, written in enumerate(files))
@@ -97,8 +97,3 @@ def _site(scenario: Scenario, plot: Plot, site: int, written: tuple[Path, str]) 
         made, kind = write_rows(plot.planting.data, plot.planting.rows[site], path.parent / "canaries")
         canaries = read_records(Source(path=made.name, kind=kind), job.data, made.parent).records
     return SiteRecords(name, train, holdout, canaries, members)
-
-
-def _digest(files: Sequence[bytes]) -> str:
-    """SHA-256 over the digests of all sites' files, in the order of sites, hex."""
-    return hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in files)).hexdigest()

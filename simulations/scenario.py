@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common.config import finite, load, naming, plain, read_table
 from common.errors import Code, Refusal
@@ -34,6 +34,9 @@ class FaultSettings:
 class World:
     """The sites: a data set dealt to them by `partition`. `seed` fixes the deal and the faults.
 
+    sums       "masked": every site has its keys, its ledger and its policy, and the coordinator sees what secure
+               aggregation shows; "exact": the same sums without masks, orders, ledgers and rounding, for populations
+               of any size. What a run of the second kind would cost is stated as planned, for nothing is charged
     unmaskers  sites that unmask a sum together; privacy holds while one of them is honest and not recovered
     lost_max   those of them that may be lost in a round and be recovered by the others, who hold shares of their keys;
                it lowers how many may be corrupt
@@ -50,6 +53,7 @@ class World:
     holdout: float
     seed: int
     partition: Partition
+    sums: Literal["masked", "exact"] = "masked"
     unmaskers: int | None = None
     lost_max: int | None = None
     masks_each: int = 0
@@ -72,10 +76,14 @@ class World:
         most = max(0, unmaskers - 2 * lost - 1)
         return (min(1, most) if self.masks_each else most) if self.corrupt_max is None else self.corrupt_max
 
-    def site_names(self, count: int) -> tuple[str, ...]:
-        """clinic-a, clinic-b, …; numbers where the alphabet ends."""
+    def site_name(self, place: int, count: int) -> str:
+        """clinic-a, clinic-b, … by place from 0 on; numbers where the alphabet does not suffice for all."""
         letters = "abcdefghijklmnopqrstuvwxyz"
-        return tuple(f"{self.names}-{letters[i] if count <= len(letters) else i + 1}" for i in range(count))
+        return f"{self.names}-{letters[place] if count <= len(letters) else place + 1}"
+
+    def site_names(self, count: int) -> tuple[str, ...]:
+        """The names of so many sites."""
+        return tuple(self.site_name(place, count) for place in range(count))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from client.session import Session, open_session
+from common.errors import Code, Refusal
 from common.frames import unpack
 from common.identity import Signer
 from common.messages import LIMIT, AnyOrder, Envelope, WorkOrder
@@ -23,6 +24,11 @@ from server.coordinator import RunSettings, run_job
 from server.gathering import Questions
 from server.job import prepared
 from server.reach import Asked
+from simulations.backstage import Backstage
+from simulations.engines.loop import LoopEngine
+from simulations.faults import lost
+from simulations.ground import Ground
+from simulations.open_world import OpenWorld, population_of
 from simulations.provision import settle
 from simulations.scenario import FaultSettings, Scenario
 
@@ -60,7 +66,7 @@ class LocalSites:
         if not isinstance(order, WorkOrder | AdvertiseOrder | PairDealOrder | MaskOrder | AgreeOrder | RevealOrder):
             return False
         place = (site, order.task, order.round, order.attempt)
-        if child_numpy(self.seed, "dropout", *place).random() >= self.faults.dropout:
+        if not lost(self.seed, self.faults.dropout, place):
             return False
         stage = child_numpy(self.seed, "stage of dropout", *place).integers(len(STAGES))
         return isinstance(order, WorkOrder | STAGES[stage])
@@ -74,12 +80,17 @@ def _order(frame: bytes) -> AnyOrder:
 
 @dataclass(frozen=True)
 class Finished:
-    """A simulated run: its folder of files, its run directory, and the coordinator's last state."""
+    """A simulated run: its folder of files, its run directory, and the coordinator's last state.
 
-    federation: FederationFolder
+    federation  its folders; where sums are exact and sites have none, what stands for them
+    told        the engine, as the record names it
+    """
+
+    federation: FederationFolder | Backstage
     record: Path
     state: State
     work: Work
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 def simulate(scenario: Scenario, folder: Path) -> Finished:
@@ -95,6 +106,25 @@ def simulate(scenario: Scenario, folder: Path) -> Finished:
     2
     """
     torch.set_num_threads(1)  # sums in one order, so that a world can be repeated bit for bit
+    return _masked(scenario, folder) if scenario.world.sums == "masked" else _exact(scenario, folder)
+
+
+def _exact(scenario: Scenario, folder: Path) -> Finished:
+    """Without masks, orders and ledgers."""
+    if folder.exists() and any(folder.iterdir()):
+        raise Refusal(Code.FILE_EXISTS, f"{folder} not used", "it is not empty", "Name a new folder")
+    ground = Ground(scenario)
+    roster = population_of(scenario, ground)
+    work = work_of(prepared(scenario.job, roster), roster)
+    engine = LoopEngine(work, ground)
+    settings = RunSettings(federation=folder, job=folder / "job.toml", state=folder / "state")
+    signer = Signer.generate()
+    with contextlib.closing(engine):
+        state = run_job(work, OpenWorld(scenario, ground, engine, signer), settings)
+    return Finished(ground.backstage(signer), settings.result, state, work, engine.told)
+
+
+def _masked(scenario: Scenario, folder: Path) -> Finished:
     federation = settle(scenario, folder)
     work = work_of(prepared(scenario.job, federation.manifest), federation.manifest)
     settings = RunSettings(

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from client.site import read_site
-from client.sources.catalogue import read_records
-from common.data import Records, split
+from common.data import Records
 from common.job import Job
 from common.parameters import Flat, assign
 from common.work import model_of
-from deploy.provision import FederationFolder, SiteFolder
-from simulations.baselines import baselines
+from simulations.backstage import Backstage
+from simulations.baselines import Baselines, reached
 
 
 @dataclass(frozen=True)
@@ -48,39 +47,26 @@ class Yardsticks:
         }
 
 
-def measure(job: Job, federation: FederationFolder, models: Sequence[Flat]) -> Yardsticks:
-    """Read every site's records and judge the models of all rounds, the last one being the result.
-
-    Never possible for a real coordinator.
-    """
+def measure(job: Job, backstage: Backstage, models: Sequence[Flat]) -> Yardsticks:
+    """Judge the models of all rounds, the last one being the result, on everybody's records."""
     torch.set_num_threads(1)  # these models are small: more threads only wait for each other
-    parts = [_parts(site, job) for site in federation.sites]
-    trains, holdouts = [train for train, _ in parts], [holdout for _, holdout in parts]
-    found = baselines(lambda: model_of(job), job.training.task(job.data.classes), trains, holdouts)
-    curve = tuple(_accuracy(job, flat, holdouts) for flat in models)
-    names = [site.name for site in federation.sites]
+    build, task = partial(model_of, job), job.training.task(job.data.classes)
+    alone = {name: reached(build, task, one, backstage.held) for name, one in backstage.alone.items()}
+    found = Baselines(reached(build, task, backstage.train, backstage.held), tuple(alone.values()))
     return Yardsticks(
-        records=sum(map(len, holdouts)),
-        curve=curve,
+        records=len(backstage.held),
+        curve=tuple(_accuracy(job, flat, backstage.held) for flat in models),
         pooled=found.pooled,
-        alone=dict(zip(names, found.alone, strict=True)),
+        alone=alone,
         alone_mean=found.alone_mean,
     )
 
 
 @torch.no_grad()
-def _accuracy(job: Job, parameters: Flat, holdouts: Sequence[Records]) -> float | None:
+def _accuracy(job: Job, parameters: Flat, held: Records) -> float | None:
+    if not len(held):
+        return None
     task, model = job.training.task(job.data.classes), model_of(job)
     assign(model, parameters)
     model.eval()
-    correct = sum(float(task.correct(model(held.inputs), held.labels).sum()) for held in holdouts)
-    total = sum(map(len, holdouts))
-    return correct / total if total else None
-
-
-def _parts(site: SiteFolder, job: Job) -> tuple[Records, Records]:
-    """The training and held-out records of a site, exactly as its agent splits them."""
-    settings = read_site(site.settings)
-    held = settings.dataset(job.dataset)
-    reading = read_records(held.source, job.data, site.root)
-    return split(reading.records, (site.root / "state" / "split.key").read_bytes(), held.holdout)
+    return float(task.correct(model(held.inputs), held.labels).mean(dtype=torch.float64))

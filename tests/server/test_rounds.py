@@ -20,6 +20,7 @@ from server.checkpoints import State
 from server.own_ledger import OwnLedger
 from server.rounds import Table, evaluate, play
 from server.strategies.catalogue import strategy
+from simulations.backstage import backstage_of
 from simulations.world import simulate
 from simulations.yardsticks import measure
 from tests.worlds import RUN, Desk, Lines, close, desk_of, questions_of, scenario, under
@@ -238,7 +239,7 @@ def test_every_strategy_learns_in_every_mode(mode: str, name: str, settings: dic
     assert len(state.rounds) == ROUNDS
     assert all(set(row) == KEYS for row in state.rounds)
     first = flatten(model_of(finished.work.job))
-    found = measure(finished.work.job, finished.federation, [first, state.parameters])
+    found = measure(finished.work.job, backstage_of(finished.federation, finished.work.job), [first, state.parameters])
     assert found.accuracy is not None
     assert found.accuracy > 0.62
     assert found.accuracy > (found.curve[0] or 0.0) + 0.05

@@ -12,6 +12,7 @@ from client.sources.catalogue import read_records
 from client.sources.source import Source
 from common.config import plain
 from common.errors import Code, Refusal
+from simulations.backstage import files_digest
 from simulations.datasets import dataset, write_rows
 from simulations.images import image_set, read_idx
 from simulations.planting import CanarySettings, plant
@@ -120,7 +121,7 @@ def test_a_world_of_images_is_built_again_from_what_its_run_wrote_down(folder, t
     changes += ["world.partition.minimum=2", "world.partition.sites=3"]
     scenario = read_scenario(example("digits"), changes)
     federation = settle(scenario, tmp_path / "world")
-    facts = {"world": told(scenario, federation), "job": plain(scenario.job)}
+    facts = {"world": told(scenario, files_digest(federation)), "job": plain(scenario.job)}
     sites = rebuilt(facts)
     assert sum(len(site.train) + len(site.holdout) for site in sites) == 30
     assert sites[0].train.inputs.shape[1:] == (1, 28, 28)

@@ -14,6 +14,7 @@ from common.config import plain
 from common.data import split
 from common.errors import Code, Refusal
 from deploy.provision import FederationFolder
+from simulations.backstage import files_digest
 from simulations.provision import plot_of, settle
 from simulations.rebuilt import rebuilt, told
 from simulations.scenario import Scenario, example, read_scenario
@@ -27,7 +28,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Federatio
 
 def facts_of(world: tuple[Scenario, FederationFolder]) -> dict[str, Any]:
     made, federation = world
-    facts = {"job": plain(made.job), "world": told(made, federation)}
+    facts = {"job": plain(made.job), "world": told(made, files_digest(federation))}
     return dict(json.loads(json.dumps(facts)))
 
 

@@ -14,16 +14,22 @@ import pytest
 from common.config import plain
 from common.errors import Code, Refusal
 from common.privacy.entries import Kind, parse_public
+from simulations.backstage import backstage_of
 from simulations.datasets import HOSPITALS, dataset
 from simulations.partitioners import Partition
 from simulations.provision import settle
 from simulations.scenario import Scenario, read_scenario
 from simulations.scenario import example as example_of
 from simulations.world import Finished, simulate
-from simulations.yardsticks import measure
+from simulations.yardsticks import Yardsticks, measure
 from tests.worlds import scenario
 
 NO_DATA = "no public data at HUSHFED_DATA"
+
+
+def judged(finished: Finished) -> Yardsticks:
+    job = finished.work.job
+    return measure(job, backstage_of(finished.federation, job), [finished.state.parameters])
 
 
 def model_of(finished: Finished) -> bytes:
@@ -99,7 +105,9 @@ def test_any_small_number_of_sites_makes_a_federation(sites: int, tmp_path: Path
 @pytest.mark.parametrize("name", ["digits", "digits-local"])
 def test_images_of_many_classes_are_learned_too(name: str, tmp_path: Path) -> None:
     finished = simulate(read_scenario(example_of(name), ["job.rounds=4"]), tmp_path / "world")
-    found = measure(finished.work.job, finished.federation, [finished.state.parameters])
+    found = measure(
+        finished.work.job, backstage_of(finished.federation, finished.work.job), [finished.state.parameters]
+    )
     assert found.accuracy is not None
     assert found.accuracy > 0.4  # chance: 0.1
     assert found.pooled is not None
@@ -132,7 +140,9 @@ def test_four_real_hospitals_learn_together(tmp_path: Path) -> None:
     """Sites as they are by nature: sizes, sexes and diagnoses differ, and half of the values are absent."""
     made = hospitals()
     finished = simulate(made, tmp_path / "world")
-    found = measure(finished.work.job, finished.federation, [finished.state.parameters])
+    found = measure(
+        finished.work.job, backstage_of(finished.federation, finished.work.job), [finished.state.parameters]
+    )
     assert len(finished.state.rounds) == 6
     assert found.accuracy is not None
     assert found.accuracy > 0.6

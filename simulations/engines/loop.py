@@ -1,0 +1,75 @@
+"""The reference: one site after another, by the very code of a site."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.bench import workbench
+from client.craft import OwnCraft
+from client.evaluation import counts
+from common.privacy.clipped import Clipped, PrivateUpdate
+from common.privacy.mechanism import MechanismPlan
+from common.work import Work, count_shape
+from simulations.engines.engine import Share, Turn
+from simulations.ground import Ground
+
+
+class LoopEngine:
+    """`Engine` without any shortcut: right for every job, and what the others are compared with."""
+
+    def __init__(self, work: Work, ground: Ground):
+        self._work, self._ground, self._craft = work, ground, OwnCraft()
+        self._bench = workbench(work.job, ground.nominal(1))
+
+    @property
+    def told(self) -> dict[str, str]:
+        """See `Engine`."""
+        return {"engine": "loop", "kernel": "loop"}
+
+    def updates(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """See `Engine`."""
+        for site in sites:
+            self._bench.load(turn.parameters)
+            given = self._ground.assignment(site, turn.task, turn.place)
+            yield site, self._craft.plainly(self._bench, self._bench.seen(self._ground.train(site)), given)
+
+    def share(self, turn: Turn, sites: Sequence[int], weights: NDArray[np.float64], clip: float) -> Share:
+        """See `Engine`."""
+        whole, norms = np.zeros(turn.parameters.size), np.zeros(len(sites))
+        for place, (_, update) in enumerate(self.updates(turn, sites)):
+            norms[place] = norm = np.linalg.norm(update) if np.isfinite(update).all() else np.inf
+            if np.isfinite(norm):
+                whole += weights[place] * min(1.0, clip / norm if norm else 1.0) * update
+        return Share(whole, norms)
+
+    def gradients(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, Clipped]]:
+        """See `Engine`."""
+        plan = self._work.training
+        for site in sites:
+            self._bench.load(turn.parameters)
+            given, train = self._ground.assignment(site, turn.task, turn.place), self._ground.train(site)
+            yield site, self._craft.gradients(self._bench, self._bench.seen(train), plan, given)
+
+    def privately(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, PrivateUpdate]]:
+        """See `Engine`."""
+        for site in sites:
+            self._bench.load(turn.parameters)
+            given, train = self._ground.assignment(site, turn.task, turn.place), self._ground.train(site)
+            yield site, self._craft.privately(self._bench, self._bench.seen(train), self._inner, given)
+
+    def counts(self, turn: Turn, sites: Sequence[int]) -> NDArray[np.int64]:
+        """See `Engine`."""
+        self._bench.load(turn.parameters)
+        tested = self._ground.tested(sites)
+        return counts(self._bench, self._bench.seen(tested), count_shape(self._work.job))
+
+    def close(self) -> None:
+        """See `Engine`."""
+
+    @property
+    def _inner(self) -> MechanismPlan:
+        """The mechanism of local steps: the job's own, or the one inside that of the whole site."""
+        return self._work.local or self._work.training

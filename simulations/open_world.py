@@ -1,0 +1,72 @@
+"""A world in memory: a population of any size that a run reaches without orders, keys or ledgers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from common.errors import Code, Refusal
+from common.identity import Signer
+from common.secagg.rules import Rules
+from common.work import Work
+from server.checkpoints import State
+from server.closing import Before, Collected
+from simulations.engines.engine import Engine
+from simulations.exact import ExactSums
+from simulations.ground import Ground
+from simulations.population import Population
+from simulations.scenario import Scenario
+
+MOST_ASKED = 2**13  # sites of one round, as in a manifest
+
+
+@dataclass(frozen=True)
+class OpenWorld:
+    """`server.reach.Reach` of sites that have no secrets. `signer` is made for the run."""
+
+    scenario: Scenario
+    ground: Ground
+    engine: Engine
+    signer: Signer
+
+    def present(self) -> range:
+        """All sites, always."""
+        return range(1, len(self.ground) + 1)
+
+    def offer(self, work: Work, run: bytes) -> Iterator[tuple[int, Code | None]]:
+        """Nobody refuses here."""
+        del work, run
+        return iter(())
+
+    def sums(self, work: Work, run: bytes, known: Mapping[int, str]) -> ExactSums:
+        """See `Reach`."""
+        del run, known
+        return ExactSums(work, self.scenario.world, self.ground, self.engine)
+
+    def collect(self, work: Work, run: bytes, state: State, before: Before) -> Collected:
+        """There are no ledgers."""
+        del work, run, before
+        return Collected(state, {}, {}, {})
+
+
+def population_of(scenario: Scenario, ground: Ground) -> Population:
+    """The sites of a scenario. Errors: Refusal CONFIG_INVALID for rounds of too many sites."""
+    asked, sites = scenario.job.aggregation, len(ground)
+    expected = asked.cohort or sites * (asked.site_rate or 1.0)
+    most = asked.cohort or min(sites, int(expected + 8 * expected**0.5) + 1 if asked.site_rate else sites)
+    if most > MOST_ASKED:
+        raise Refusal(
+            Code.CONFIG_INVALID,
+            f"Rounds of {most} sites",
+            f"one sum holds at most {MOST_ASKED} reports",
+            "Set aggregation.cohort or aggregation.site_rate",
+        )
+    rules = Rules(
+        unmaskers_min=0,
+        quorum_min=asked.quorum,
+        orgs_min=1,
+        sites_max=max(2, most),
+        corrupt_max=0,
+        overlap_min=0,
+    )
+    return Population(ground, rules)
