@@ -18,6 +18,7 @@ from common.secagg.codec import RangeCodec, Sum
 from common.work import Work
 from server.aggregation import Gathered, Part
 from server.checkpoints import State
+from server.cohort import Patience
 from server.groups import grouped
 from server.opening import Notes
 from simulations.engines.engine import Engine, Turn
@@ -37,51 +38,58 @@ class ExactSums:
 
     def __init__(self, work: Work, world: World, ground: Ground, engine: Engine):
         self._work, self._world, self._ground, self._engine = work, world, ground, engine
+        self._patience = Patience()
 
     def gather(
         self, task: Task, round_number: int, attempt: int, state: State, cohort: Iterable[int], *, least: int = 1
     ) -> Gathered:
         """See `Sums`."""
-        notes, quorum, asked = Notes(), self._work.job.aggregation.quorum, tuple(cohort)
+        notes, quorum, count = Notes(), self._work.job.aggregation.quorum, self._work.groups(task)
         turn = Turn(task, round_number, attempt, state.parameters.astype(np.float32))
+        draw = child(self._work.job.seed, "groups", round_number, attempt)
+        asked = self._patience.asked(cohort, quorum * count)
         try:
-            groups = grouped(
-                asked,
-                self._work.groups(task),
-                fits=lambda group: len(group) >= quorum,
-                draw=child(self._work.job.seed, "groups", round_number, attempt),
-            )
+            groups = grouped(asked, count, fits=lambda group: len(group) >= quorum, draw=draw)
         except Refusal as refusal:
             return Gathered((), refusal.code, notes=notes)
         parts = []
         for group in groups:
-            answered = tuple(site for site in group if not self._lost(site, turn))
-            notes.refused.update(dict.fromkeys(set(group).difference(answered), Code.SITE_UNREACHABLE))
-            if len(answered) >= quorum:
-                parts.append(Part(answered, self._sum(turn, answered, state.clip)))
+            answered = tuple(site for site in group if self._answers(site, turn, notes))
+            if len(answered) >= quorum and (part := self._part(turn, answered, state.clip, notes)):
+                parts.append(part)
         return Gathered(tuple(parts), None if len(parts) >= least else Code.E_TOO_FEW, notes=notes)
 
-    def _lost(self, site: int, turn: Turn) -> bool:
+    def _answers(self, site: int, turn: Turn, notes: Notes) -> bool:
+        """Whether the site's answer arrives; where not, it is left out of the next rounds as in a deployment."""
         place = (site, turn.task, turn.round, turn.attempt)
-        return lost(self._world.seed, self._world.faults.dropout, place)
+        silent = lost(self._world.seed, self._world.faults.dropout, place)
+        self._patience.note(site, silent=silent)
+        if silent:
+            notes.refused[site] = Code.SITE_UNREACHABLE
+        return not silent
 
-    def _sum(self, turn: Turn, sites: Sequence[int], clip: float) -> Sum:
+    def _part(self, turn: Turn, sites: Sequence[int], clip: float, notes: Notes) -> Part | None:
+        """The sum of these sites' answers; None if too few of them have one."""
         plan = self._work.plan(turn.task)
         if turn.task == "evaluate":
-            return Sum(len(sites), self._engine.counts(turn, sites) + self._noise(turn, sites, plan), _NONE)
+            return Part(tuple(sites), self._counted(turn, sites, plan))
         if plan.mode == "M2":
             found = self._engine.gradients(turn, sites)
-            return self._integers(turn, plan, ((site, each.total) for site, each in found))
+            return Part(tuple(sites), self._integers(turn, plan, ((site, each.total) for site, each in found)))
         if plan.unit is Unit.SITE:
             lanes = ((site, bounded(each, plan, clip).total) for site, each in self._changes(turn, sites))
-            return self._integers(turn, plan, lanes)
-        return self._ranged(turn, sites, plan)
+            return Part(tuple(sites), self._integers(turn, plan, lanes))
+        part = self._private_total(turn, sites) if plan.mode == "M1" else self._plain_total(turn, sites)
+        notes.refused.update(dict.fromkeys(set(sites).difference(part.sites), Code.UPDATE_INVALID))
+        return part if len(part.sites) >= self._work.job.aggregation.quorum else None
 
     def _changes(self, turn: Turn, sites: Sequence[int]) -> Iterable[tuple[int, NDArray[np.float64]]]:
         """Each site's update; with noise for single records where the job asks for it inside that of the site."""
         if self._work.local is None:
             return self._engine.updates(turn, sites)
-        return ((site, update.value) for site, update in self._engine.privately(turn, sites))
+        nothing = np.full(turn.parameters.size, np.nan)
+        found = self._engine.privately(turn, sites)
+        return ((site, nothing if update is None else update.value) for site, update in found)
 
     def _integers(self, turn: Turn, plan: MechanismPlan, lanes: Iterable[tuple[int, NDArray[np.float64]]]) -> Sum:
         """The sum of each site's scaled and rounded lanes with its share of the noise."""
@@ -93,46 +101,55 @@ class ExactSums:
             count += 1
         return Sum(count, total, _NONE)
 
-    def _ranged(self, turn: Turn, sites: Sequence[int], plan: MechanismPlan) -> Sum:
-        """The weighted sum of updates whose coordinates are held to the codec's bound."""
+    def _private_total(self, turn: Turn, sites: Sequence[int]) -> Part:
+        found = self._engine.privately(turn, sites)
+        return self._by_rows(turn, ((site, None if update is None else update.value) for site, update in found))
+
+    def _plain_total(self, turn: Turn, sites: Sequence[int]) -> Part:
+        """No coordinate of an update is larger than its norm: where all norms are within the bound, nothing is clipped
+        and no update has to be looked at by itself.
+        """
+        share = self._engine.share(turn, sites, self._weights(sites), np.inf)
+        short = [site for site, norm in zip(sites, share.norms, strict=True) if norm <= self._codec.bound]
+        if len(short) == len(sites):
+            return self._ranged(sites, share.sum)
+        rest = self._by_rows(turn, self._engine.updates(turn, sorted(set(sites).difference(short))))
+        if not short:
+            return rest
+        most = self._ranged(short, self._engine.share(turn, short, self._weights(short), np.inf).sum)
+        return Part(tuple(sorted(most.sites + rest.sites)), most.sum + rest.sum)
+
+    def _by_rows(self, turn: Turn, updates: Iterable[tuple[int, NDArray[np.float64] | None]]) -> Part:
+        """The sum of these updates, each coordinate held to the bound, without those that are not finite."""
+        total, sites, bound = np.zeros(turn.parameters.size), [], self._codec.bound
+        for site, update in updates:
+            if update is not None and np.isfinite(update).all():
+                total += self._weights([site])[0] * update.clip(-bound, bound)
+                sites.append(site)
+        return self._ranged(sites, total)
+
+    def _ranged(self, sites: Sequence[int], total: NDArray[np.float64]) -> Part:
+        """A weighted sum as the integers that the codec opens."""
+        codec = self._codec
+        values = np.rint(total * (codec.steps / codec.bound)).astype(np.int64)
+        weight = round(float(self._weights(sites).sum()) * codec.steps)
+        return Part(tuple(sites), Sum(len(sites), values, np.array([weight], np.int64)))
+
+    def _weights(self, sites: Sequence[int]) -> NDArray[np.float64]:
+        cap = self._codec.weight_cap
+        return np.array([min(self._ground.nominal(site), cap) / cap for site in sites])
+
+    @property
+    def _codec(self) -> RangeCodec:
         codec = self._work.codec("train")
         if not isinstance(codec, RangeCodec):
             raise TypeError("updates of sites are weighted in range mode only")
-        weights = np.array([min(self._ground.nominal(site), codec.weight_cap) / codec.weight_cap for site in sites])
-        total = self._private_total if plan.mode == "M1" else self._plain_total
-        values = np.rint(total(turn, sites, weights, codec.bound) * (codec.steps / codec.bound)).astype(np.int64)
-        return Sum(len(sites), values, np.array([round(float(weights.sum()) * codec.steps)], np.int64))
+        return codec
 
-    def _private_total(
-        self, turn: Turn, sites: Sequence[int], weights: NDArray[np.float64], bound: float
-    ) -> NDArray[np.float64]:
-        total = np.zeros(turn.parameters.size)
-        for weight, (_, update) in zip(weights, self._engine.privately(turn, sites), strict=True):
-            total += weight * update.value.clip(-bound, bound)
-        return total
-
-    def _plain_total(
-        self, turn: Turn, sites: Sequence[int], weights: NDArray[np.float64], bound: float
-    ) -> NDArray[np.float64]:
-        """No coordinate of an update is larger than its norm, so only the sites whose norm is are looked at again."""
-        share = self._engine.share(turn, sites, weights, np.inf)
-        if not np.isfinite(share.norms).all():
-            raise Refusal(
-                Code.UPDATE_INVALID,
-                f"Round {turn.round} not summed",
-                f"training diverged at {int((~np.isfinite(share.norms)).sum())} sites",
-                "Lower the learning rate of the job",
-            )
-        total, long = share.sum, np.flatnonzero(share.norms > bound).tolist()
-        again = self._engine.updates(turn, [sites[place] for place in long])
-        for place, (_, update) in zip(long, again, strict=True):
-            total += weights[place] * (update.clip(-bound, bound) - update)
-        return total
-
-    def _noise(self, turn: Turn, sites: Sequence[int], plan: MechanismPlan) -> NDArray[np.int64]:
-        """What all sites together add to counts."""
-        total = np.zeros(plan.dimension, np.int64)
+    def _counted(self, turn: Turn, sites: Sequence[int], plan: MechanismPlan) -> Sum:
+        """The counts of these sites, and what all of them add to it."""
+        total = self._engine.counts(turn, sites)
         if plan.mechanism != "none":
             for site in sites:
                 total += integer_noise(plan, self._ground.assignment(site, turn.task, turn.place).entropy("noise"))
-        return total
+        return Sum(len(sites), total, _NONE)

@@ -57,8 +57,8 @@ class Engine(Protocol):
     def gradients(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, Clipped]]:
         """Mode M2: each site's clipped sum over a Poisson sample."""
 
-    def privately(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, PrivateUpdate]]:
-        """Each site's update by local steps with noise for single records."""
+    def privately(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, PrivateUpdate | None]]:
+        """Each site's update by local steps with noise for single records; None where its training diverged."""
 
     def counts(self, turn: Turn, sites: Sequence[int]) -> NDArray[np.int64]:
         """The counts of the held-out records of these sites together, as lanes."""

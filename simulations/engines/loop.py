@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from client.bench import workbench
 from client.craft import OwnCraft
 from client.evaluation import counts
+from common.errors import Code, Refusal
 from common.privacy.clipped import Clipped, PrivateUpdate
 from common.privacy.mechanism import MechanismPlan
 from common.work import Work, count_shape
@@ -53,12 +54,17 @@ class LoopEngine:
             given, train = self._ground.assignment(site, turn.task, turn.place), self._ground.train(site)
             yield site, self._craft.gradients(self._bench, self._bench.seen(train), plan, given)
 
-    def privately(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, PrivateUpdate]]:
+    def privately(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, PrivateUpdate | None]]:
         """See `Engine`."""
         for site in sites:
             self._bench.load(turn.parameters)
             given, train = self._ground.assignment(site, turn.task, turn.place), self._ground.train(site)
-            yield site, self._craft.privately(self._bench, self._bench.seen(train), self._inner, given)
+            try:
+                yield site, self._craft.privately(self._bench, self._bench.seen(train), self._inner, given)
+            except Refusal as refusal:
+                if refusal.code is not Code.UPDATE_INVALID:
+                    raise
+                yield site, None
 
     def counts(self, turn: Turn, sites: Sequence[int]) -> NDArray[np.int64]:
         """See `Engine`."""
