@@ -13,7 +13,7 @@ from torch import nn
 
 from common.data import Records
 from common.errors import Code, Refusal
-from common.learning.batches import batches
+from common.learning.batches import Batches, batches
 from common.learning.plan import TrainingPlan
 from common.learning.tasks import Task
 from common.models.front import seen_through
@@ -90,13 +90,18 @@ def train_plainly(bench: Workbench, records: Records, draws: np.random.Generator
     For federations whose sites allow mode "none". With `proximal` > 0 each step is pulled back to the start
     (FedProx; Li et al. 2020, algorithm 2).
     """
+    taken = batches(len(records), bench.plan.batch, bench.plan.local_steps, draws)
+    return train_on(bench, *bench.moved(records), taken)
+
+
+def train_on(bench: Workbench, inputs: torch.Tensor, labels: torch.Tensor, taken: Batches) -> NDArray[np.float64]:
+    """`train_plainly` where the batches are drawn already: one step for each of `taken`, row numbers of `inputs`."""
     before = flatten(bench.model)
     start = [p.detach().clone() for p in bench.model.parameters() if p.requires_grad]
     optimizer = bench.plan.optimizer_of(bench.model)
-    inputs, labels = bench.moved(records)
     bench.model.train()
-    for taken in batches(len(records), bench.plan.batch, bench.plan.local_steps, draws):
-        rows = torch.from_numpy(taken)
+    for batch in taken:
+        rows = torch.from_numpy(batch)
         optimizer.zero_grad()
         loss = bench.task.losses(bench.model(inputs[rows]), labels[rows]).mean()
         (loss + bench.plan.proximal * _distance(bench.model, start)).backward()  # type: ignore[no-untyped-call]  # torch
