@@ -40,7 +40,12 @@ class Assignment:
 
     def draws(self) -> np.random.Generator:
         """Who is in which batch, where that hides nobody."""
-        return child_numpy(self.seed, "batches", self.site, self.round, self.attempt)
+        return batch_draws(self.seed, self.site, (self.round, self.attempt))
+
+
+def batch_draws(seed: int, site: int, place: tuple[int, int]) -> np.random.Generator:
+    """The stream of a site's batches without noise. seed: of the job; place: round and attempt."""
+    return child_numpy(seed, "batches", site, *place)
 
 
 class Craft(Protocol):

@@ -5,27 +5,21 @@ from __future__ import annotations
 import secrets
 import tempfile
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from common import console
-from common.errors import Code, Refusal
+from common.config import one_of
 from common.shortcut import shortcut
 from simulations.demo import deploy
+from simulations.engines.catalogue import EngineName
 from simulations.finish import finish, refuse_to_overwrite
 from simulations.scenario import found, read_scenario
 from simulations.world import simulate
 
 app = typer.Typer(cls=shortcut("run"), help="Simulate a federation in one process.", no_args_is_help=True)
-
-
-class Engine(StrEnum):
-    """How the sites of a world are computed."""
-
-    LOOP = "loop"
 
 
 @app.callback()
@@ -38,26 +32,22 @@ def _group() -> None:
 def run(
     scenario: Annotated[Path, typer.Argument(help="scenario.toml, or the name of an example.")],
     *,
-    engine: Annotated[str, typer.Option(help="loop: one site after the other, the reference.")] = Engine.LOOP.value,
+    engine: Annotated[
+        str, typer.Option(help="process: many sites at once, on every core; loop: one after another.")
+    ] = (EngineName.PROCESS.value),
     changes: Annotated[list[str] | None, typer.Option("--set", help="Replace a setting: job.rounds=10.")] = None,
     out: Annotated[Path | None, typer.Option(help="New or empty folder for the run directory.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> console.Exit:
     """Run a scenario and write its run directory."""
-    if engine not in list(Engine):
-        raise Refusal(
-            Code.CONFIG_INVALID,
-            f"--engine {engine}",
-            "this version simulates by the engine 'loop'",
-            "Use --engine loop",
-        )
+    one_of(engine, "--engine", list(EngineName))
     read = read_scenario(found(scenario), changes or ())
     name = f"hushfed-{read.job.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     out = (out or Path(name)).resolve()
     refuse_to_overwrite(out)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hushfed-world-") as folder:
-        done = simulate(read, Path(folder) / "federation")
+        done = simulate(read, Path(folder) / "federation", EngineName(engine))
         result = finish(read, done.work.job, done.federation, done.record, out)
     result["seconds"] = round(time.monotonic() - begun, 1)
     console.emit(result, json=json)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from client.craft import Craft
 from client.session import Session, open_session
 from common.errors import Code, Refusal
 from common.frames import unpack
@@ -24,8 +26,10 @@ from server.coordinator import RunSettings, run_job
 from server.gathering import Questions
 from server.job import prepared
 from server.reach import Asked
+from simulations.ahead import Ahead
 from simulations.backstage import Backstage
-from simulations.engines.loop import LoopEngine
+from simulations.engines.catalogue import EngineName, engine_of
+from simulations.engines.engine import Turn
 from simulations.faults import lost
 from simulations.ground import Ground
 from simulations.open_world import OpenWorld, population_of
@@ -39,6 +43,8 @@ STAGES = (AdvertiseOrder, PairDealOrder, MaskOrder, AgreeOrder, RevealOrder)
 class LocalSites:
     """`Sites` without sockets: each frame is handed to a session and its answer handed back, one after the other.
 
+    ahead  computes the work of many sites before their sessions are asked; None: each session computes its own
+
     Dropouts lose a report after the site has worked and been charged for it, as a broken line would; of an attempt by
     pairwise masks, the answer to any of its stages. Which ones are lost depends on seed, site, round and attempt, and
     on nothing else.
@@ -47,6 +53,7 @@ class LocalSites:
     sessions: Mapping[int, Session]
     faults: FaultSettings
     seed: int
+    ahead: Ahead | None = None
 
     def present(self) -> frozenset[int]:
         """All sites."""
@@ -56,10 +63,16 @@ class LocalSites:
         self, frames: bytes | Mapping[int, bytes], to: Collection[int], deadline_seconds: float
     ) -> Iterator[tuple[int, bytes | None]]:
         """See `server.gathering.Sites`."""
-        for site in sorted(to):
-            frame = frames[site] if isinstance(frames, Mapping) else frames
-            answer = self.sessions[site].handle(frame)
-            yield site, None if self._lost(site, frame) else answer
+        ordered = sorted(to)
+        at_once = self.ahead.at_once if self.ahead else max(1, len(ordered))
+        for start in range(0, len(ordered), at_once):
+            some = ordered[start : start + at_once]
+            if self.ahead:
+                _compute(self.ahead, frames[some[0]] if isinstance(frames, Mapping) else frames, some)
+            for site in some:
+                frame = frames[site] if isinstance(frames, Mapping) else frames
+                answer = self.sessions[site].handle(frame)
+                yield site, None if self._lost(site, frame) else answer
 
     def _lost(self, site: int, frame: bytes) -> bool:
         order = _order(frame) if self.faults.dropout else None
@@ -70,6 +83,14 @@ class LocalSites:
             return False
         stage = child_numpy(self.seed, "stage of dropout", *place).integers(len(STAGES))
         return isinstance(order, WorkOrder | STAGES[stage])
+
+
+def _compute(ahead: Ahead, frame: bytes, sites: Sequence[int]) -> None:
+    """Have the work of an order computed for all these sites. Orders of one attempt differ in nothing that matters."""
+    order = _order(frame)
+    if isinstance(order, WorkOrder | AdvertiseOrder):
+        parameters = np.frombuffer(order.parameters, "<f4").astype(np.float32)
+        ahead.compute(Turn(order.task, order.round, order.attempt, parameters), sites)
 
 
 def _order(frame: bytes) -> AnyOrder:
@@ -93,9 +114,10 @@ class Finished:
     told: Mapping[str, str] = field(default_factory=dict)
 
 
-def simulate(scenario: Scenario, folder: Path) -> Finished:
-    """Play the whole scenario under the new or empty `folder`; the run directory is `folder`/coordinator/state/result.
+def simulate(scenario: Scenario, folder: Path, engine: EngineName = EngineName.PROCESS) -> Finished:
+    """Play the whole scenario under the new or empty `folder`, where its run directory lies then.
 
+    engine  how updates are computed (`simulations.engines`); the result is the same up to rounding
     Errors: Refusal of every kind that a deployment knows.
 
     >>> import tempfile
@@ -106,25 +128,26 @@ def simulate(scenario: Scenario, folder: Path) -> Finished:
     2
     """
     torch.set_num_threads(1)  # sums in one order, so that a world can be repeated bit for bit
-    return _masked(scenario, folder) if scenario.world.sums == "masked" else _exact(scenario, folder)
+    return (_masked if scenario.world.sums == "masked" else _exact)(scenario, folder, engine)
 
 
-def _exact(scenario: Scenario, folder: Path) -> Finished:
+def _exact(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
     """Without masks, orders and ledgers."""
     if folder.exists() and any(folder.iterdir()):
         raise Refusal(Code.FILE_EXISTS, f"{folder} not used", "it is not empty", "Name a new folder")
     ground = Ground(scenario)
     roster = population_of(scenario, ground)
     work = work_of(prepared(scenario.job, roster), roster)
-    engine = LoopEngine(work, ground)
+    computed = engine_of(engine, work, ground)
     settings = RunSettings(federation=folder, job=folder / "job.toml", state=folder / "state")
     signer = Signer.generate()
-    with contextlib.closing(engine):
-        state = run_job(work, OpenWorld(scenario, ground, engine, signer), settings)
-    return Finished(ground.backstage(signer), settings.result, state, work, engine.told)
+    with contextlib.closing(computed):
+        state = run_job(work, OpenWorld(scenario, ground, computed, signer), settings)
+    return Finished(ground.backstage(signer), settings.result, state, work, computed.told)
 
 
-def _masked(scenario: Scenario, folder: Path) -> Finished:
+def _masked(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
+    """Every site with its session, its keys and its ledger; the engine computes, and the sessions do all else."""
     federation = settle(scenario, folder)
     work = work_of(prepared(scenario.job, federation.manifest), federation.manifest)
     settings = RunSettings(
@@ -132,17 +155,24 @@ def _masked(scenario: Scenario, folder: Path) -> Finished:
         job=federation.coordinator / "job.toml",
         state=federation.coordinator / "state",
     )
-    with open_sessions(federation) as sessions:
-        sites = LocalSites(sessions, scenario.world.faults, scenario.world.seed)
+    world = scenario.world
+    with contextlib.ExitStack() as stack:
+        ahead = None
+        if engine is not EngineName.LOOP and not world.canaries:  # canaries stand in sites' files only
+            computed = stack.enter_context(contextlib.closing(engine_of(engine, work, Ground(scenario))))
+            ahead = Ahead(work, computed)
+        sessions = stack.enter_context(open_sessions(federation, ahead))
+        sites = LocalSites(sessions, world.faults, world.seed, ahead)
         state = run_job(work, Asked(_questions(sites, federation.manifest, federation.coordinator)), settings)
-    return Finished(federation, settings.result, state, work)
+        told = ahead.told if ahead else {"engine": "loop", "kernel": "loop"}
+    return Finished(federation, settings.result, state, work, told)
 
 
 @contextlib.contextmanager
-def open_sessions(federation: FederationFolder) -> Iterator[dict[int, Session]]:
-    """The session of every site of the folder, by id."""
+def open_sessions(federation: FederationFolder, craft: Craft | None = None) -> Iterator[dict[int, Session]]:
+    """The session of every site of the folder, by id. craft: how their updates are computed, if not by themselves."""
     with contextlib.ExitStack() as stack:
-        yield {site.id: stack.enter_context(open_session(site.settings)) for site in federation.sites}
+        yield {site.id: stack.enter_context(open_session(site.settings, craft)) for site in federation.sites}
 
 
 def _questions(sites: LocalSites, manifest: Manifest, coordinator: Path) -> Questions:

@@ -19,11 +19,14 @@ from simulations.ground import Ground
 
 
 class LoopEngine:
-    """`Engine` without any shortcut: right for every job, and what the others are compared with."""
+    """`Engine` without any shortcut: right for every job, and what the others are compared with.
+
+    bench  the job's model, and what it is trained with
+    """
 
     def __init__(self, work: Work, ground: Ground):
         self._work, self._ground, self._craft = work, ground, OwnCraft()
-        self._bench = workbench(work.job, ground.nominal(1))
+        self.bench = workbench(work.job, ground.nominal(1))
 
     @property
     def told(self) -> dict[str, str]:
@@ -33,9 +36,9 @@ class LoopEngine:
     def updates(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """See `Engine`."""
         for site in sites:
-            self._bench.load(turn.parameters)
+            self.bench.load(turn.parameters)
             given = self._ground.assignment(site, turn.task, turn.place)
-            yield site, self._craft.plainly(self._bench, self._bench.seen(self._ground.train(site)), given)
+            yield site, self._craft.plainly(self.bench, self.bench.seen(self._ground.train(site)), given)
 
     def share(self, turn: Turn, sites: Sequence[int], weights: NDArray[np.float64], clip: float) -> Share:
         """See `Engine`."""
@@ -50,17 +53,17 @@ class LoopEngine:
         """See `Engine`."""
         plan = self._work.training
         for site in sites:
-            self._bench.load(turn.parameters)
+            self.bench.load(turn.parameters)
             given, train = self._ground.assignment(site, turn.task, turn.place), self._ground.train(site)
-            yield site, self._craft.gradients(self._bench, self._bench.seen(train), plan, given)
+            yield site, self._craft.gradients(self.bench, self.bench.seen(train), plan, given)
 
     def privately(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, PrivateUpdate | None]]:
         """See `Engine`."""
         for site in sites:
-            self._bench.load(turn.parameters)
+            self.bench.load(turn.parameters)
             given, train = self._ground.assignment(site, turn.task, turn.place), self._ground.train(site)
             try:
-                yield site, self._craft.privately(self._bench, self._bench.seen(train), self._inner, given)
+                yield site, self._craft.privately(self.bench, self.bench.seen(train), self._inner, given)
             except Refusal as refusal:
                 if refusal.code is not Code.UPDATE_INVALID:
                     raise
@@ -68,9 +71,9 @@ class LoopEngine:
 
     def counts(self, turn: Turn, sites: Sequence[int]) -> NDArray[np.int64]:
         """See `Engine`."""
-        self._bench.load(turn.parameters)
+        self.bench.load(turn.parameters)
         tested = self._ground.tested(sites)
-        return counts(self._bench, self._bench.seen(tested), count_shape(self._work.job))
+        return counts(self.bench, self.bench.seen(tested), count_shape(self._work.job))
 
     def close(self) -> None:
         """See `Engine`."""

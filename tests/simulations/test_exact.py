@@ -14,6 +14,7 @@ from client.craft import Assignment, OwnCraft
 from client.trainer import Workbench
 from common.data import Records
 from common.errors import Code, Refusal
+from simulations.engines.catalogue import EngineName
 from simulations.ground import Ground
 from simulations.world import Finished, simulate
 from tests.worlds import scenario
@@ -66,8 +67,10 @@ WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def played(mode: str, changes: dict[str, Any], sums: str, folder: Path) -> Finished:
-    return simulate(scenario(mode, {**changes, "world.sums": sums}), folder)
+def played(
+    mode: str, changes: dict[str, Any], sums: str, folder: Path, engine: EngineName = EngineName.PROCESS
+) -> Finished:
+    return simulate(scenario(mode, {**changes, "world.sums": sums}), folder, engine)
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -136,7 +139,7 @@ def test_a_site_that_diverges_is_left_out_and_named(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(OwnCraft, "plainly", diverging)
     changes = {"job.aggregation.quorum": 2}
-    masked, exact = (played("none", changes, sums, tmp_path / sums) for sums in ("masked", "exact"))
+    masked, exact = (played("none", changes, sums, tmp_path / sums, EngineName.LOOP) for sums in ("masked", "exact"))
     for done in (masked, exact):
         assert {r["code"] for row in done.state.rounds for r in row["refusals"]} == {"UPDATE_INVALID"}
         assert [len(row["sites"]) for row in done.state.rounds] == [2, 2, 2]
