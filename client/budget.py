@@ -16,7 +16,8 @@ from common.config import read
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.privacy.accounting import ONLINE, REPORT
-from common.privacy.entries import Entry, Line, charged, check_signature, read_chain
+from common.privacy.chain import charged, read_chain
+from common.privacy.entries import Entry, Line, check_signature
 from common.privacy.ledger_file import refuse_no_file, rolled_back
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.spending import spending, spending_of

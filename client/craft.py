@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,12 @@ from common.privacy.clipped import Clipped, PrivateUpdate
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.sampler import poisson
 from common.randomness import Entropy, NoiseKind, child_numpy, noise_source
+
+Executed = Callable[[int], None]  # hears before each step's records and noise are drawn how many steps there were
+
+
+def unpaid(steps: int) -> None:
+    """`Executed` where no ledger pays for steps one by one: nothing of them leaves, or their charge stands whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +61,10 @@ class Craft(Protocol):
     def gradients(self, bench: Workbench, train: Records, plan: MechanismPlan, given: Assignment) -> Clipped:
         """Mode M2: the clipped sum over one Poisson sample."""
 
-    def privately(self, bench: Workbench, train: Records, plan: MechanismPlan, given: Assignment) -> PrivateUpdate:
-        """Local steps with noise for single records."""
+    def privately(
+        self, bench: Workbench, train: Records, plan: MechanismPlan, given: Assignment, executed: Executed
+    ) -> PrivateUpdate:
+        """Local steps with noise for single records; `executed` is told before each how many there were."""
 
     def plainly(self, bench: Workbench, train: Records, given: Assignment) -> NDArray[np.float64]:
         """Local steps without noise, float64 [d]."""
@@ -69,12 +78,15 @@ class OwnCraft:
         batch = train.take(poisson(len(train), plan.sampling_rate, given.entropy("sampling")))
         return gradient_lanes(bench, batch, plan)
 
-    def privately(self, bench: Workbench, train: Records, plan: MechanismPlan, given: Assignment) -> PrivateUpdate:
+    def privately(
+        self, bench: Workbench, train: Records, plan: MechanismPlan, given: Assignment, executed: Executed
+    ) -> PrivateUpdate:
         """See `Craft`."""
         from client.private_step import train_privately
 
         batch, noise = plan.sampling_rate * given.nominal_records, given.entropy("local noise")
-        return train_privately(bench, train, plan, batch, sampling=given.entropy("sampling"), noise=noise)
+        drawn = {"sampling": given.entropy("sampling"), "noise": noise}
+        return train_privately(bench, train, plan, batch, **drawn, executed=executed)
 
     def plainly(self, bench: Workbench, train: Records, given: Assignment) -> NDArray[np.float64]:
         """See `Craft`."""

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.limits import Limit, limit_change
+from client.marks import ending, stride
 from common.errors import Code, Refusal
 from common.privacy.accounting import ONLINE
 from common.privacy.clipped import Clipped, Counted, PrivateUpdate
-from common.privacy.entries import Facts, charged
+from common.privacy.entries import Facts
 from common.privacy.ledger import Kind, Ledger, new_entry
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.noise import integer_noise
@@ -29,12 +30,16 @@ TIGHT = 1 + 1e-9  # by how much a bound may miss the plan's for float rounding
 
 @dataclass(frozen=True)
 class Reservation:
-    """A charge that is on disk. Only `Guard.reserve` makes one; it pays for one release."""
+    """A charge that is on disk. Only `Guard.reserve` makes one; it pays for one release.
+
+    every  steps from one mark in the ledger to the next; 0: none are written
+    """
 
     seq: int
     plan: MechanismPlan
     steps: int
     after: Spending
+    every: int = 0
 
 
 class Inner(NamedTuple):
@@ -61,7 +66,8 @@ class Guard:
     """Charges, noises and settles what one data set gives away.
 
     Killed at any point, the ledger never holds less than was released: the charge is on disk before the records
-    are read, and only a settled release lowers it, to the steps that were executed.
+    are read, and only a settled release lowers it, to the steps that were executed; or the end of work without a
+    release, to the steps up to the mark that would have come next.
     """
 
     def __init__(self, ledger: Ledger, limit: Limit, versions: dict[str, str] | None = None):
@@ -75,7 +81,7 @@ class Guard:
     def after(self, plan: MechanismPlan, steps: int | None = None) -> Spending:
         """What the data set will have cost once `steps` steps of `plan` are charged as well."""
         steps = plan.steps if steps is None else steps
-        return spending([*charged(self._ledger.entries), (plan, steps)], self._limit.delta, ONLINE)
+        return spending([*self._ledger.charges, (plan, steps)], self._limit.delta, ONLINE)
 
     def refuse_beyond(self, plan: MechanismPlan, steps: int | None = None) -> None:
         """Refuse if `steps` steps of `plan`, one release if not given, are more than what is left.
@@ -93,8 +99,8 @@ class Guard:
         """
         turns = [
             entry.facts.round
-            for entry in self._ledger.entries
-            if plan.separation and entry.plan_id == plan.plan_id and entry.facts and entry.facts.run == run
+            for entry in (self._ledger.entries if plan.separation else ())
+            if entry.plan_id == plan.plan_id and entry.facts and entry.facts.run == run
         ]
         if any(0 < abs(round_number - turn) < plan.separation for turn in turns):
             raise Refusal(
@@ -119,6 +125,7 @@ class Guard:
             raise self._exhausted(plan, steps, before)
         if change is not None:
             self._ledger.append(change)
+        every = stride(plan, steps)
         entry = self._ledger.append(
             new_entry(
                 Kind.RESERVE,
@@ -127,6 +134,7 @@ class Guard:
                 plan_id=plan.plan_id,
                 plan=plan,
                 steps=steps,
+                every=every,
                 versions=self._versions,
                 epsilon_before=_informative(before),
                 epsilon_after=_informative(after),
@@ -134,7 +142,15 @@ class Guard:
                 delta=self._limit.delta,
             )
         )
-        return Reservation(entry.seq, plan, steps, after)
+        return Reservation(entry.seq, plan, steps, after, every)
+
+    def executed(self, reservation: Reservation, steps: int) -> None:
+        """Say, before each further step, that so many were executed; where a mark is due it is on disk afterwards.
+
+        Errors: as `Ledger.append`; then no further step may be executed.
+        """
+        if reservation.every and 0 < steps < reservation.steps and steps % reservation.every == 0:
+            self._ledger.append(new_entry(Kind.MARK, reserve=reservation.seq, steps=steps))
 
     def release_sum(self, reservation: Reservation, clipped: Clipped, entropy: Entropy) -> Release:
         """Mode M2: scale to integers, round, add this site's share of the noise, settle.
@@ -213,8 +229,12 @@ class Guard:
         return self._settled(reservation, _checked(value, plan).clip(-bound, bound), reservation.steps)
 
     def abort(self, reservation: Reservation, reason: Code) -> None:
-        """Write down that a reservation ended without an output. What was charged stays charged."""
-        self._ledger.append(new_entry(Kind.ABORT, reserve=reservation.seq, note=reason.value))
+        """Write down that a reservation ended without an output, if it did.
+
+        What was charged stays charged: all of it, or the steps up to the mark that would have come next.
+        """
+        if reservation.seq in self._ledger.open:
+            self._ledger.append(ending(self._ledger, reservation.seq, reason))
 
     def _settled(self, reservation: Reservation, lanes: NDArray[np.int64] | NDArray[np.float64], steps: int) -> Release:
         """Commit to `lanes` on disk, then hand them out. A reservation settles once."""

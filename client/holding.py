@@ -8,6 +8,7 @@ from pathlib import Path
 
 from client.guard import Guard
 from client.limits import Limit
+from client.marks import end_interrupted
 from client.policy_file import PolicyFile
 from client.site import DataSettings, SiteSettings
 from client.sources.catalogue import read_records
@@ -49,7 +50,7 @@ class Holdings:
         self._held: dict[tuple[str, Schema], Holding] = {}
 
     def ledger(self, dataset: str) -> Ledger:
-        """The ledger of a data set, still the very file that was opened.
+        """The ledger of a data set, still the very file that was opened; what an earlier process left is ended first.
 
         Errors: Refusal POLICY_DATA, LEDGER_TAMPERED, LEDGER_ROLLED_BACK, LEDGER_LOCKED.
         """
@@ -58,8 +59,13 @@ class Holdings:
             owner = Owner(self._settings.id, _veiled(dataset, self._key))
             path = ledger_path(self._settings, held)
             self._ledgers[dataset] = open_ledger(path, owner, self._signer, versions(), self._memory)
+            end_interrupted(self._ledgers[dataset])
         self._ledgers[dataset].refuse_moved()
         return self._ledgers[dataset]
+
+    def charged(self) -> list[str]:
+        """The data sets that have a ledger already."""
+        return [held.dataset for held in self._settings.data if ledger_path(self._settings, held).exists()]
 
     def guard(self, dataset: str) -> Guard:
         """What charges the data set; reads no record. Errors: as `ledger`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from common.errors import Code, Refusal
 from common.frames import pack, unpack
 from common.messages import LIMIT, Reported, WorkOrder
 from common.parameters import Flat, checked
-from common.privacy.clipped import Counted
+from common.privacy.clipped import Counted, PrivateUpdate
 from common.privacy.entries import Facts
 from common.privacy.ledger import Ledger
 from common.privacy.units import Unit
@@ -141,14 +142,18 @@ class Labour:
         if plan.mode == "M2":
             return paid.guard.release_sum(paid.reservation, self._craft.gradients(bench, train, plan, given), noise)
         if plan.unit is Unit.SITE:
-            inner = None
-            if paid.local:
-                inner = Inner(paid.local, self._craft.privately(bench, train, paid.local.plan, given))
+            inner = Inner(paid.local, self._privately(paid, paid.local, given, bench)) if paid.local else None
             change = inner.update.value if inner else self._craft.plainly(bench, train, given)
             return paid.guard.release_site(paid.reservation, bounded(change, plan, order.clip), noise, inner)
         if plan.mode == "M1":
-            return paid.guard.release_update(paid.reservation, self._craft.privately(bench, train, plan, given), bound)
+            update = self._privately(paid, paid.reservation, given, bench)
+            return paid.guard.release_update(paid.reservation, update, bound)
         return paid.guard.release_plain(paid.reservation, self._craft.plainly(bench, train, given), bound)
+
+    def _privately(self, paid: Paid, charge: Reservation, given: Assignment, bench: Workbench) -> PrivateUpdate:
+        """Local steps with noise for single records, paid for by `charge`, whose marks say how far they went."""
+        executed = partial(paid.guard.executed, charge)
+        return self._craft.privately(bench, bench.seen(paid.holding.train), charge.plan, given, executed)
 
     def _assignment(self, order: AnyWork, work: Work) -> Assignment:
         return Assignment(

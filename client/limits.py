@@ -27,14 +27,14 @@ def limit_change(entries: Sequence[Entry], limit: Limit) -> Entry | None:
 
     Errors: Refusal POLICY_PRIVACY if nobody gave a reason, or gave that of an earlier change.
     """
-    noted = [entry for entry in entries if entry.budget is not None]
-    if not noted or (noted[-1].budget, noted[-1].delta) == (limit.epsilon, limit.delta):
+    last = next((entry for entry in reversed(entries) if entry.budget is not None), None)
+    if last is None or (last.budget, last.delta) == (limit.epsilon, limit.delta):
         return None
-    given = {entry.note for entry in noted if entry.kind is Kind.BUDGET_CHANGE}
+    given = {entry.note for entry in entries if entry.kind is Kind.BUDGET_CHANGE}
     if not limit.reason or limit.reason in given:
         raise Refusal(
             Code.POLICY_PRIVACY,
-            f"Limit changed from {noted[-1].budget:g} to {limit.epsilon:g} (delta {limit.delta:g})",
+            f"Limit changed from {last.budget:g} to {limit.epsilon:g} (delta {limit.delta:g})",
             "policy.toml gives no new reason for it",
             "Say why in [privacy] reason; the ledger keeps it, and the coordinator can read it",
         )

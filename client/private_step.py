@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
 
+from client.craft import Executed
 from client.trainer import Workbench
 from common.config import finite
 from common.data import Records
@@ -51,12 +52,20 @@ class EntropyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no type
 
 
 def train_privately(
-    bench: Workbench, records: Records, plan: MechanismPlan, batch: float, *, sampling: Entropy, noise: Entropy
+    bench: Workbench,
+    records: Records,
+    plan: MechanismPlan,
+    batch: float,
+    *,
+    sampling: Entropy,
+    noise: Entropy,
+    executed: Executed,
 ) -> PrivateUpdate:
     """The update of `plan.steps` private steps over `records`, beginning from the parameters in `bench`.
 
     batch     public nominal number of records in a step, by which every noisy sum is divided; never the real one
     sampling  who is in a step      noise  what hides them; both of the kind that `plan` names
+    executed  is told before each step how many there were, so that a ledger can say it first; `unpaid` where none pays
     Guarantee: one record moves each step's sum by at most `plan.clip`; an empty batch is a step of noise alone, and
     a record whose loss or gradient is not finite adds nothing. With `proximal` > 0 each step is pulled back to the
     start, which reads no record.
@@ -67,7 +76,8 @@ def train_privately(
     finite(batch, "nominal batch", above=0)
     start = flatten(bench.model).astype(np.float64)
     optimizer = EntropyOptimizer(bench.plan.optimizer_of(bench.model), plan, batch, noise)
-    for _ in range(plan.steps):
+    for step in range(plan.steps):
+        executed(step)
         rows = poisson(len(records), plan.sampling_rate, sampling)
         inputs, labels = bench.moved(records.take(rows))
         clipped = bench.engine.clipped_sum(bench.model, bench.task.losses, inputs, labels, plan.clip)

@@ -78,7 +78,9 @@ def open_session(path: Path, craft: Craft | None = None) -> Session:
             f"the manifest gives its key another id than {settings.id}",
             "Correct id in site.toml, or ask governance for the manifest in force",
         )
-    return Session(settings, policy, manifest, store, craft)
+    session = Session(settings, policy, manifest, store, craft)
+    session.take_up()
+    return session
 
 
 class Session:
@@ -108,6 +110,18 @@ class Session:
 
     def __call__(self, data: bytes) -> bytes:
         return self.handle(data)
+
+    def take_up(self) -> None:
+        """Open the ledgers that there are, so that work which was interrupted is ended in them, and price them once.
+
+        What is wrong with one is only logged: every order that needs it is refused, and says why. The first order then
+        finds accounting loaded and its figures at hand.
+        """
+        for dataset in self._holdings.charged():
+            try:
+                _ = self._holdings.guard(dataset).spent
+            except Refusal as refusal:
+                log.warning("ledger of %s not taken up: %s", dataset, refusal)
 
     def close(self) -> None:
         """Let go of the ledgers and of the key store."""

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from common.errors import Code, Refusal
 from common.messages import LedgerReply
 from common.privacy.accounting import ONLINE
-from common.privacy.entries import GENESIS, parse_public, verify_public
+from common.privacy.chain import verify_public
+from common.privacy.entries import GENESIS, parse_public
 from common.privacy.spending import spending_of
 from common.work import Work
 from server.checkpoints import State, write_whole

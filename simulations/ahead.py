@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from client.craft import Assignment, OwnCraft
+from client.craft import Assignment, Executed, OwnCraft
 from client.trainer import Workbench
 from common.data import Records
 from common.privacy.clipped import Clipped, PrivateUpdate
@@ -54,10 +54,16 @@ class Ahead(OwnCraft):
         found = self._of(given)
         return found if isinstance(found, Clipped) else super().gradients(bench, train, plan, given)
 
-    def privately(self, bench: Workbench, train: Records, plan: MechanismPlan, given: Assignment) -> PrivateUpdate:
-        """See `Craft`."""
+    def privately(
+        self, bench: Workbench, train: Records, plan: MechanismPlan, given: Assignment, executed: Executed
+    ) -> PrivateUpdate:
+        """See `Craft`. Of steps that were computed ahead the ledger hears all at once: no real site is charged."""
         found = self._of(given)
-        return found if isinstance(found, PrivateUpdate) else super().privately(bench, train, plan, given)
+        if not isinstance(found, PrivateUpdate):
+            return super().privately(bench, train, plan, given, executed)
+        for step in range(found.steps):
+            executed(step)
+        return found
 
     def plainly(self, bench: Workbench, train: Records, given: Assignment) -> NDArray[np.float64]:
         """See `Craft`."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
 from common.privacy.accounting import REPORT, accountant
-from common.privacy.entries import Entry, charged
+from common.privacy.chain import charged
+from common.privacy.entries import Entry
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.spending import Spending, spending
 from common.privacy.units import Adversary, Relation, Unit

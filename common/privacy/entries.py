@@ -1,11 +1,9 @@
-"""One line of a privacy ledger: its fields, its place in the chain, its public form, and who signed it."""
+"""One line of a privacy ledger: its fields, its hash, its public form, and who signed it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -26,12 +24,14 @@ class Kind(StrEnum):
 
     OPEN = "OPEN"  # a data set gets its ledger
     RESERVE = "RESERVE"  # steps are charged, before any record is read
+    MARK = "MARK"  # so many steps of a reservation were executed, and the next ones may have been
     SETTLE = "SETTLE"  # the steps that were executed, and a commitment to what leaves
     ABORT = "ABORT"  # work ended without an output; the charge stands
+    STOP = "STOP"  # work ended without an output; what counts are the steps up to the mark that would have come next
     BUDGET_CHANGE = "BUDGET_CHANGE"  # the keeper of the site changed what may be spent
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
     """Which order caused an entry.
 
@@ -49,13 +49,14 @@ class Facts:
     model: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """The body of a ledger's line. No count of records, no metric, nothing of a record is in it.
 
     seq             0, 1, 2, …                dataset   keyed hash of the data set's name, hex
-    plan            whole, in a RESERVE       steps     reserved, or executed in a SETTLE
-    reserve         `seq` of the RESERVE that a SETTLE or ABORT answers
+    plan            whole, in a RESERVE       steps     reserved; executed in a MARK or SETTLE; counted in a STOP
+    every           of a RESERVE: steps from one MARK to the next, written before more are executed; 0: none are written
+    reserve         `seq` of the RESERVE that a MARK, SETTLE, ABORT or STOP is about
     output          salted SHA-256 of what left: the salt stays at the site, so nobody can test guesses
     epsilon_*       at this line's time, of all partitions; for information, null if void
     wall, elapsed   seconds since 1970, and of the site's monotonic clock
@@ -73,6 +74,7 @@ class Entry:
     plan_id: str = ""
     plan: MechanismPlan | None = None
     steps: int = 0
+    every: int = 0
     reserve: int | None = None
     output: str = ""
     epsilon_before: float | None = None
@@ -82,7 +84,7 @@ class Entry:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
     """An entry as it is kept: canonical body, hash that chains it to all before it, signature of the hash."""
 
@@ -91,9 +93,12 @@ class Line:
     signature: bytes
 
     def public(self) -> bytes:
-        """One JSON line: body, hash, signature (hex)."""
-        table = {"body": json.loads(self.body), "hash": self.hash.hex(), "signature": self.signature.hex()}
-        return canonical(table) + b"\n"
+        """One JSON line, canonical as its body is: body, hash, signature (hex)."""
+        return b'{"body":%b,"hash":"%b","signature":"%b"}\n' % (
+            self.body,
+            self.hash.hex().encode(),
+            self.signature.hex().encode(),
+        )
 
 
 def chained(previous: bytes, body: bytes) -> bytes:
@@ -104,101 +109,8 @@ def chained(previous: bytes, body: bytes) -> bytes:
 def signed(entry: Entry, previous: bytes, signer: Signer) -> Line:
     """`entry` as the line after the one whose hash is `previous`."""
     body = canonical({name: value for name, value in plain(entry).items() if value not in (None, "", {})})
-    place = chained(previous, body)
-    return Line(body, place, signer.sign(CONTEXT, place))
-
-
-def read_chain(lines: Iterable[Line]) -> list[Entry]:
-    """The entries of `lines`, if each one follows from the one before it. Signatures are not checked here.
-
-    Errors: Refusal LEDGER_TAMPERED for a changed, missing, repeated or reordered line.
-    """
-    return chain_of(lines).entries
-
-
-def chain_of(lines: Iterable[Line]) -> Chain:
-    """As `read_chain`, ready to go on."""
-    previous, chain = GENESIS, Chain()
-    for seq, line in enumerate(lines):
-        place = chained(previous, line.body)
-        if place != line.hash:
-            raise tampered(_place(seq), "its hash does not follow from the line before it")
-        chain.add(_entry(line.body, seq))
-        previous = place
-    return chain
-
-
-class Chain:
-    """Entries in order, each checked against those before it, whoever wrote them."""
-
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        self._plans: dict[str, MechanismPlan] = {}
-        self._answered: set[int] = set()
-
-    def add(self, entry: Entry) -> None:
-        """Append `entry`. Errors: as `check`; then nothing is appended."""
-        self.check(entry)
-        if entry.plan is not None:
-            self._plans[entry.plan_id] = entry.plan
-        if entry.reserve is not None:
-            self._answered.add(entry.reserve)
-        self.entries.append(entry)
-
-    def check(self, entry: Entry) -> None:
-        """Refuse an entry that cannot be the next one. Errors: Refusal LEDGER_TAMPERED."""
-        what = _place(len(self.entries))
-        if entry.seq != len(self.entries) or (entry.kind is Kind.OPEN) != (entry.seq == 0):
-            raise tampered(what, "its number or kind is out of order")
-        if self.entries and (entry.site, entry.dataset) != (self.entries[0].site, self.entries[0].dataset):
-            raise tampered(what, "it is of another site or data set")
-        if entry.kind is Kind.RESERVE:
-            self._check_plan(entry, what)
-        if entry.kind in (Kind.SETTLE, Kind.ABORT):
-            self._check_answer(entry, what)
-        elif entry.reserve is not None or (entry.plan is not None and entry.kind is not Kind.RESERVE):
-            raise tampered(what, "it has fields of another kind")
-
-    def _check_plan(self, entry: Entry, what: str) -> None:
-        plan = entry.plan
-        if plan is None or plan.partition != entry.partition or entry.steps < 1:
-            raise tampered(what, "its plan is missing or does not fit")
-        known = self._plans.get(entry.plan_id)
-        if plan != known and (known is not None or plan.plan_id != entry.plan_id):
-            raise tampered(what, "its plan is not the one it names")
-
-    def _check_answer(self, entry: Entry, what: str) -> None:
-        seq = -1 if entry.reserve is None else entry.reserve
-        reserve = self.entries[seq] if 0 <= seq < len(self.entries) else None
-        if reserve is None or reserve.kind is not Kind.RESERVE or seq in self._answered:
-            raise tampered(what, "it answers no open reservation")
-        if not 0 <= entry.steps <= reserve.steps:
-            raise tampered(what, "it claims more steps than were reserved")
-
-
-def charged(entries: Sequence[Entry]) -> list[tuple[MechanismPlan, int]]:
-    """Every plan and all its steps that count: a RESERVE counts whole unless a SETTLE says fewer were executed."""
-    executed = {entry.reserve: entry.steps for entry in entries if entry.kind is Kind.SETTLE}
-    plans: dict[str, MechanismPlan] = {}
-    steps: Counter[str] = Counter()
-    for entry in entries:
-        if entry.plan is not None:
-            plans[entry.plan_id] = entry.plan
-            steps[entry.plan_id] += executed.get(entry.seq, entry.steps)
-    return [(plan, steps[plan_id]) for plan_id, plan in plans.items()]
-
-
-def verify_public(lines: bytes, public_key: bytes) -> list[Entry]:
-    """The entries of a public ledger (JSON lines), if chain and every signature verify.
-
-    Truncation does not show here: compare the last hash with the head that the coordinator acknowledged.
-    Errors: Refusal LEDGER_TAMPERED.
-    """
-    parsed = parse_public(lines)
-    entries = read_chain(parsed)
-    for seq, line in enumerate(parsed):
-        check_signature(line, public_key, seq)
-    return entries
+    head = chained(previous, body)
+    return Line(body, head, signer.sign(CONTEXT, head))
 
 
 def parse_public(lines: bytes) -> list[Line]:
@@ -219,10 +131,10 @@ def check_signature(line: Line, public_key: bytes, seq: int) -> None:
     try:
         verify(public_key, line.signature, CONTEXT, line.hash)
     except Refusal:
-        raise tampered(_place(seq), "its signature is not by this site") from None
+        raise tampered(place(seq), "its signature is not by this site") from None
 
 
-def _place(seq: int) -> str:
+def place(seq: int) -> str:
     """Where an entry stands, counted from 1 as lines of every other file are."""
     return f"Line {seq + 1} of the ledger"
 
@@ -241,15 +153,16 @@ def _line(text: bytes, seq: int) -> Line:
         if line.public() != text + b"\n":
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError, Refusal):
-        raise tampered(_place(seq), "it is not a line that a ledger writes") from None
+        raise tampered(place(seq), "it is not a line that a ledger writes") from None
     return line
 
 
-def _entry(body: bytes, seq: int) -> Entry:
+def entry_of(body: bytes, seq: int) -> Entry:
+    """The entry whose canonical form is `body`. Errors: Refusal LEDGER_TAMPERED."""
     try:
         return _DECODER.decode(body)
     except (msgspec.DecodeError, RecursionError):
-        raise tampered(_place(seq), "its fields are not those of an entry") from None
+        raise tampered(place(seq), "its fields are not those of an entry") from None
 
 
 _DECODER = msgspec.json.Decoder(Entry, strict=True)

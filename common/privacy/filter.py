@@ -21,6 +21,7 @@ from common.privacy.renyi import ORDERS, Shift, discrete_gaussian_curve, epsilon
 LARGEST = 256  # orders above it are best for an epsilon far below 0.1
 
 
+@lru_cache(maxsize=256)
 def best_order(charge: Charge, delta: float) -> int:
     """The order at which `charge` alone costs least: it depends on nothing that is released later."""
     known = [order for order in ORDERS if order <= LARGEST]

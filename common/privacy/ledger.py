@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import sqlite3
@@ -14,19 +15,11 @@ from typing import Any, Protocol
 
 from common.identity import Signer
 from common.privacy.accounting import ONLINE
-from common.privacy.entries import (
-    GENESIS,
-    Entry,
-    Kind,
-    Line,
-    chain_of,
-    check_signature,
-    signed,
-    tampered,
-    verify_public,
-)
+from common.privacy.chain import chain_of, verify_public
+from common.privacy.entries import GENESIS, Entry, Kind, Line, check_signature, signed, tampered
 from common.privacy.ledger_file import LedgerFile, connected, locked, rolled_back
-from common.privacy.spending import Spending, spending_of
+from common.privacy.mechanism import MechanismPlan
+from common.privacy.spending import Spending, spending
 
 __all__ = ["Entry", "Kind", "Ledger", "Owner", "new_entry", "open_ledger", "verify_public"]
 
@@ -75,6 +68,16 @@ class Ledger:
         """All entries, oldest first."""
         return tuple(self._chain.entries)
 
+    @property
+    def charges(self) -> list[tuple[MechanismPlan, int]]:
+        """Every plan and all its steps that count; kept up with each line, so that a gate need not read all of them."""
+        return self._chain.charges
+
+    @property
+    def open(self) -> dict[int, int]:
+        """Reservations without an answer, and how many of their steps may have been executed, by the last mark."""
+        return {seq: self._chain.reached(seq) for seq in self._chain.open}
+
     def contains(self, head: bytes) -> bool:
         """Whether the history that `head` names is a beginning of this one."""
         return head == GENESIS or head in self._hashes
@@ -86,7 +89,7 @@ class Ledger:
 
     def spending(self, delta: float, interval: float = ONLINE) -> Spending:
         """What everything charged so far costs at `delta`."""
-        return spending_of(self._chain.entries, delta, interval)
+        return spending(self._chain.charges, delta, interval)
 
     def refuse_moved(self) -> None:
         """Refuse to go on if the path no longer leads to the file that is open, or if that was cut or changed.
@@ -205,8 +208,9 @@ def open_ledger(
     connection = None
     try:
         connection = connected(path)
-        lines = list(_lines(connection))
-        ledger = Ledger(LedgerFile(path, connection), lock, signer, owner, lines)
+        with _uncollected():
+            lines = list(_lines(connection))
+            ledger = Ledger(LedgerFile(path, connection), lock, signer, owner, lines)
         _refuse_stranger(ledger, lines, owner, signer)
         _refuse_leftovers(connection, len(lines))
         if memory is not None:
@@ -247,6 +251,18 @@ def _refuse_leftovers(connection: sqlite3.Connection, lines: int) -> None:
     last = connection.execute("SELECT max(seq) FROM salts").fetchone()[0]
     if last is not None and last >= lines:
         raise rolled_back(f"it ends before line {last}, whose salt is still there")
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for cyclic garbage: lines make none, and a search takes as long as reading ten thousand of them."""
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searching:
+            gc.enable()
 
 
 def _lines(connection: sqlite3.Connection) -> Iterator[Line]:

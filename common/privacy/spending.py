@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from common.privacy.accounting import REPORT, total_epsilon
-from common.privacy.entries import Entry, charged
+from common.privacy.chain import charged
+from common.privacy.entries import Entry
 from common.privacy.filter import best_order, filtered_epsilon
 from common.privacy.mechanism import MechanismPlan, Partition
 from common.privacy.units import Unit

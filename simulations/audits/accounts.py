@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from common.errors import Refusal
 from common.privacy.accounting import LARGEST_SIGMA, MOST_STEPS, REPORT
-from common.privacy.entries import Entry, Kind, Line, check_signature, parse_public, read_chain
+from common.privacy.chain import read_chain
+from common.privacy.entries import Entry, Kind, Line, check_signature, parse_public
 from common.privacy.mechanism import MechanismPlan, Partition
 from common.privacy.spending import Spending, spending_of
 from simulations.audits.problems import Finding, Problem

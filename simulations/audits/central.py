@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from common.config import plain
 from common.errors import Refusal
 from common.messages import COORDINATOR
-from common.privacy.entries import Entry, Kind, verify_public
+from common.privacy.chain import verify_public
+from common.privacy.entries import Entry, Kind
 from common.privacy.mechanism import MechanismPlan
 from common.work import Work
 from simulations.audits.problems import Finding, Problem

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from client.craft import unpaid
 from client.guard import Guard
 from client.limits import Limit
 from client.private_step import train_privately
@@ -106,7 +107,7 @@ def site_release(mechanism: SiteMechanism, source: Source = SystemEntropy) -> Re
 def _local(plan: MechanismPlan, members: Coins, source: Source) -> Scores:
     """Mode M1: the update of a site's private local steps, which add up to one sum."""
     records, bench = _dirac(plan, members)
-    update = train_privately(bench, records, plan, 1.0, sampling=source(), noise=source())
+    update = train_privately(bench, records, plan, 1.0, sampling=source(), noise=source(), executed=unpaid)
     return -update.value / (STILL * plan.clip)
 
 

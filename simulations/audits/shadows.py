@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from client.craft import unpaid
 from client.private_step import train_privately
 from client.trainer import Workbench, gradient_lanes, train_plainly
 from common.data import Records
@@ -95,7 +96,7 @@ def _local(bench: Workbench, work: Work, plan: MechanismPlan, records: Records, 
         return train_plainly(bench, records, child_numpy(place[0], "shadow", *place[1:])).clip(-bound, bound)
     nominal = plan.sampling_rate * work.manifest.site(place[-1]).nominal_records
     sampling, noise = _stream(place, "sampling"), _stream(place, "noise")
-    update = train_privately(bench, records, plan, nominal, sampling=sampling, noise=noise)
+    update = train_privately(bench, records, plan, nominal, sampling=sampling, noise=noise, executed=unpaid)
     held: NDArray[np.float64] = np.clip(update.value, -bound, bound)
     return held
 

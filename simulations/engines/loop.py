@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.bench import workbench
-from client.craft import OwnCraft
+from client.craft import OwnCraft, unpaid
 from client.evaluation import counts
 from common.errors import Code, Refusal
 from common.privacy.clipped import Clipped, PrivateUpdate
@@ -63,7 +63,7 @@ class LoopEngine:
             self.bench.load(turn.parameters)
             given, train = self._ground.assignment(site, turn.task, turn.place), self._ground.train(site)
             try:
-                yield site, self._craft.privately(self.bench, self.bench.seen(train), self._inner, given)
+                yield site, self._craft.privately(self.bench, self.bench.seen(train), self._inner, given, unpaid)
             except Refusal as refusal:
                 if refusal.code is not Code.UPDATE_INVALID:
                     raise

@@ -15,8 +15,9 @@ from client.limits import Limit
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.privacy.accounting import ONLINE, total_epsilon
+from common.privacy.chain import charged, verify_public
 from common.privacy.clipped import Clipped, Counted, PrivateUpdate
-from common.privacy.entries import Facts, Kind, charged, verify_public
+from common.privacy.entries import Facts, Kind
 from common.privacy.ledger import Ledger, Owner, open_ledger
 from common.privacy.plan import PrivacySettings, plan_counts, plan_training
 from common.randomness import ReplayEntropy, SystemEntropy

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from client import private_step
+from client.craft import unpaid
 from client.private_step import train_privately
 from client.trainer import Workbench
 from common.data import Records
@@ -45,7 +47,7 @@ def records(count=40):
 def trained(some=None, chosen=None, workbench=None, sampling=1, noise=2, batch=20.0):
     return train_privately(
         workbench or bench(), records() if some is None else some, chosen or plan(), batch,
-        sampling=ReplayEntropy(sampling), noise=ReplayEntropy(noise),
+        sampling=ReplayEntropy(sampling), noise=ReplayEntropy(noise), executed=unpaid,
     )  # fmt: skip
 
 
@@ -123,7 +125,9 @@ def test_plan_and_entropy_must_belong_together():
     with pytest.raises(Refusal, match="entropy"):
         trained(chosen=plan(noise="system"))
     with pytest.raises(Refusal, match="entropy"):
-        train_privately(bench(), records(), plan(), 20.0, sampling=ReplayEntropy(1), noise=SystemEntropy())
+        train_privately(
+            bench(), records(), plan(), 20.0, sampling=ReplayEntropy(1), noise=SystemEntropy(), executed=unpaid
+        )
 
 
 def test_training_that_diverges_releases_nothing():
@@ -134,5 +138,33 @@ def test_training_that_diverges_releases_nothing():
         train_privately(
             Workbench(workbench.model, workbench.task, TrainingPlan(learning_rate=1e38), workbench.device,
                       workbench.engine),
-            records(), plan(), 1e-3, sampling=ReplayEntropy(1), noise=ReplayEntropy(2),
+            records(), plan(), 1e-3, sampling=ReplayEntropy(1), noise=ReplayEntropy(2), executed=unpaid,
         )  # fmt: skip
+
+
+def test_the_ledger_hears_of_every_step_before_its_records_and_noise_are_drawn(monkeypatch):
+    events = []
+    for name in ("poisson", "normals"):
+        real = getattr(private_step, name)
+        monkeypatch.setattr(
+            private_step, name, lambda *given, real=real, name=name: events.append(name) or real(*given)
+        )
+    train_privately(
+        bench(), records(), plan(), 20.0, sampling=ReplayEntropy(1), noise=ReplayEntropy(2), executed=events.append
+    )
+    assert events == [event for step in range(4) for event in (step, "poisson", "normals")]
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_work_before_the_next_step(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(private_step, "normals", lambda size, entropy: drawn.append(1) or np.zeros(size))
+
+    def executed(steps):
+        if steps == 2:
+            raise OSError
+
+    with pytest.raises(OSError):
+        train_privately(
+            bench(), records(), plan(), 20.0, sampling=ReplayEntropy(1), noise=ReplayEntropy(2), executed=executed
+        )
+    assert len(drawn) == 2

@@ -16,7 +16,8 @@ import pytest
 import server.site_level
 from common.errors import Refusal
 from common.messages import AnyReply, Reported
-from common.privacy.entries import Kind, verify_public
+from common.privacy.chain import verify_public
+from common.privacy.entries import Kind
 from common.secagg.codec import Sum
 from common.secagg.manifest import Manifest, SiteEntry
 from common.work import Work, work_of

@@ -21,7 +21,8 @@ import tomli_w
 from common import console
 from common.config import plain, read_table
 from common.identity import Signer
-from common.privacy.entries import Entry, Kind, verify_public
+from common.privacy.chain import verify_public
+from common.privacy.entries import Entry, Kind
 from common.privacy.spending import spending_of
 from common.work import work_of
 from deploy.provision import FederationFolder, SiteFolder

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from common.errors import Refusal
-from common.privacy.entries import Kind, verify_public
+from common.privacy.chain import verify_public
+from common.privacy.entries import Kind
 from deploy.up import Federation
 from server.coordinator import RunSettings, run
 from simulations.audits.privacy import audit

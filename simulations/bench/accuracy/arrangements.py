@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from client.craft import unpaid
 from client.guard import Guard
 from client.limits import Limit
 from client.private_step import train_privately
@@ -104,7 +105,9 @@ def train(task: Task, plan: MechanismPlan) -> None:
     """Train `task.head` under `plan`."""
     if task.sites == 1:
         batch = plan.sampling_rate * len(task.records)
-        train_privately(task.bench, task.records, plan, batch, sampling=SystemEntropy(), noise=SystemEntropy())
+        train_privately(
+            task.bench, task.records, plan, batch, sampling=SystemEntropy(), noise=SystemEntropy(), executed=unpaid
+        )
     else:
         _train_together(task, plan)
 
