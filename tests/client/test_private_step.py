@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import numpy as np
 import pytest
 import torch
@@ -144,11 +146,12 @@ def test_training_that_diverges_releases_nothing():
 
 def test_the_ledger_hears_of_every_step_before_its_records_and_noise_are_drawn(monkeypatch):
     events = []
+
+    def overheard(name, real):
+        return lambda *given: events.append(name) or real(*given)
+
     for name in ("poisson", "normals"):
-        real = getattr(private_step, name)
-        monkeypatch.setattr(
-            private_step, name, lambda *given, real=real, name=name: events.append(name) or real(*given)
-        )
+        monkeypatch.setattr(private_step, name, overheard(name, getattr(private_step, name)))
     train_privately(
         bench(), records(), plan(), 20.0, sampling=ReplayEntropy(1), noise=ReplayEntropy(2), executed=events.append
     )
@@ -161,9 +164,9 @@ def test_a_ledger_that_cannot_be_written_ends_the_work_before_the_next_step(monk
 
     def executed(steps):
         if steps == 2:
-            raise OSError
+            raise sqlite3.OperationalError
 
-    with pytest.raises(OSError):
+    with pytest.raises(sqlite3.OperationalError):
         train_privately(
             bench(), records(), plan(), 20.0, sampling=ReplayEntropy(1), noise=ReplayEntropy(2), executed=executed
         )
