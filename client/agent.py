@@ -24,7 +24,7 @@ from client.refused import LastRefusal
 from common.config import read_table
 from common.errors import Code, Refusal
 from common.lock import Purpose, hold
-from common.status_file import write_refusal, write_status
+from common.status_file import last_refusal, read_status, write_refusal, write_status
 from common.surroundings import listens
 
 Handler = Callable[[bytes], bytes]
@@ -125,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _work(site: Path, socket_path: Path, status: Path | None) -> None:
     fields = {"isolation": isolation(), "pid": os.getpid(), "since": time.time()}
-    write_status(status, fields)
+    before = last_refusal(read_status(status))  # of the agent before this one: its keeper may not have seen it yet
+    write_status(status, fields | ({"last_refusal": before} if before else {}))
     if status is not None:
         logging.getLogger().addHandler(LastRefusal(status, fields))
     if isolation() == "none":

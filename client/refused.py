@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import Code, Refusal
-from common.status_file import living, read_status, refusal_in, write_status
+from common.status_file import last_refusal, living, read_status, write_status
 
 SPEAKERS = frozenset({"client.session", "client.agent", "__main__"})  # who catches what an order ends with
 
@@ -37,11 +37,11 @@ class LastRefusal(logging.Handler):
 
 
 def agent_of(status: Path) -> dict[str, Any]:
-    """What the site's agent says of itself; of one that ended with a refusal, that refusal."""
+    """What the site's agent says of itself; of one that is gone, what it refused last, or ended with."""
     found = read_status(status)
-    if (alive := living(found)) or (refusal := refusal_in(found)) is None:
+    if alive := living(found):
         return alive
-    return {"last_refusal": refusal.as_dict() | {"when": found.get("when")}}
+    return {"last_refusal": told} if (told := last_refusal(found)) else {}
 
 
 _FAULT = Refusal(Code.INTERNAL, "Order not answered", "this is a fault in hushfed", "Report it with the agent's log")

@@ -120,8 +120,8 @@ class Session:
         for dataset in self._holdings.charged():
             try:
                 _ = self._holdings.guard(dataset).spent
-            except Refusal as refusal:
-                log.warning("ledger of %s not taken up: %s", dataset, refusal)
+            except Exception:  # whatever it is, no agent must end of it before its keeper can ask why
+                log.exception("ledger of %s not taken up", dataset)
 
     def close(self) -> None:
         """Let go of the ledgers and of the key store."""

@@ -14,7 +14,7 @@ from typing import Any
 from client.site import SiteSettings
 from common.errors import Code, Refusal
 from common.lock import alone, hold, site_lock
-from common.status_file import read_status, refusal_in
+from common.status_file import forget_process, read_status, refusal_in
 from common.supervision import Program, Supervisor
 from common.surroundings import environment, listens, network_isolation, socket_folder
 
@@ -38,8 +38,8 @@ class SiteUp:
         """Start the agent. Errors: Refusal ALREADY_RUNNING; then nothing was started or changed."""
         with ExitStack() as ends:
             ends.enter_context(hold(site_lock(self._folder), alone(self._settings.name, "hushfed site up")))
-            for old in (link_status(self._folder), agent_status(self._folder)):
-                old.unlink(missing_ok=True)  # what an earlier process said of itself
+            link_status(self._folder).unlink(missing_ok=True)  # what an earlier process said of itself
+            forget_process(agent_status(self._folder))
             self._sockets = socket_folder(self._folder)
             ends.callback(shutil.rmtree, self._sockets, ignore_errors=True)
             self._supervisor = Supervisor()

@@ -60,6 +60,22 @@ def refusal_in(fields: Mapping[str, Any]) -> Refusal | None:
     return Refusal(code, str(table["what"]), str(table["why"]), str(table["do"]))
 
 
+def last_refusal(fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the process that wrote `fields` refused last, or ended with: code, what, why, do, when; None if nothing."""
+    if (ended := refusal_in(fields)) is not None:
+        return ended.as_dict() | {"when": fields.get("when")}
+    told = fields.get("last_refusal")
+    return dict(told) if isinstance(told, dict) and told.keys() >= {"code", "what", "why", "do", "when"} else None
+
+
+def forget_process(path: Path) -> None:
+    """Before a new process: what an earlier one said of itself is over; what it refused last stays."""
+    if (kept := last_refusal(read_status(path))) is not None:
+        write_status(path, {"last_refusal": kept})
+    else:
+        path.unlink(missing_ok=True)
+
+
 class Notice:
     """A status file that is kept while a process works: every change at once, a bare `contact` once a second."""
 

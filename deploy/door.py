@@ -13,6 +13,7 @@ from common.errors import Code, Refusal
 from common.stopping import Stopping
 from common.surroundings import network_isolation
 from deploy.host import Addresses, admit_sites, control_of, layout_of, manifest_in
+from deploy.lost import Lost
 from deploy.up import Federation
 
 app = typer.Typer(help="Run a federation's processes on one host.", no_args_is_help=True)
@@ -33,7 +34,11 @@ def up(
     server_only: Annotated[bool, typer.Option(help="Leave the sites to their own `hushfed site up`.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object once everything runs.")] = False,
 ) -> console.Exit:
-    """Start server, executor and the sites of ROOT; restart what dies; end with Ctrl-C."""
+    """Start server, executor and the sites of ROOT; restart what dies; end with Ctrl-C.
+
+    A site whose agent or link refuses to go on is named on standard error, and the others go on; the command ends when
+    the server refuses, or no site is left.
+    """
     layout = layout_of(root.resolve(), Addresses.of(public, private))
     if server_only:
         layout = replace(layout, sites=())
@@ -52,7 +57,7 @@ def up(
             },
             json=json,
         )
-        stopping.wait()
+        stopping.wait(Lost(federation.refused, [site.name for site in layout.sites]))
     return console.Exit.DONE
 
 

@@ -36,7 +36,10 @@ def _group() -> None:
 @app.command("run")
 @console.guarded
 def run(job: Annotated[Path, typer.Argument(help="job.toml")], *, federation: Root, json: Json = False) -> console.Exit:
-    """Submit a job and wait for its end."""
+    """Submit a job and wait for its end.
+
+    Exit code 2: the run is complete, but a ledger is missing, so that nobody can check it; `server resume` asks again.
+    """
     state = _state(federation)
     refuse_if_played(state, f"Job {job} not run")
     if (state / "checkpoint.safetensors").exists():
@@ -50,7 +53,10 @@ def run(job: Annotated[Path, typer.Argument(help="job.toml")], *, federation: Ro
 def resume(
     job: Annotated[Path, typer.Argument(help="job.toml of the run")], *, federation: Root, json: Json = False
 ) -> console.Exit:
-    """Go on from the last whole round of a run whose coordinator stopped or died, or ask for missing ledgers again."""
+    """Go on from the last whole round of a run whose coordinator stopped or died, or ask for missing ledgers again.
+
+    Exit code 2: the run is complete, but a ledger is still missing.
+    """
     if (_state(federation) / "result" / "run.json").exists() and not lacks_ledgers(_state(federation)):
         return _finished(_state(federation), json=json)
     if not (_state(federation) / "checkpoint.safetensors").exists():
@@ -178,8 +184,10 @@ def _ways_on(found: Mapping[str, Any]) -> str:
 
 
 def _finished(state: Path, *, json: bool) -> console.Exit:
-    console.emit(outcome(state), json=json)
-    return console.Exit.DONE
+    """A run that lacks a ledger is over, but nobody can check what it promised: neither done nor failed."""
+    found = outcome(state)
+    console.emit(found, json=json)
+    return console.Exit.INCONCLUSIVE if found["ledgers_missing"] else console.Exit.DONE
 
 
 def _state(root: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 
 from common.errors import Code, Refusal
 from common.lock import Purpose, alone, hold, site_lock
-from common.status_file import read_status, refusal_in
+from common.status_file import forget_process, read_status, refusal_in
 from common.supervision import Program, State, Supervisor
 from common.surroundings import environment, listens, network_isolation, socket_folder
 from deploy.authority import ServerFiles, read_node_key
@@ -95,8 +95,8 @@ class Federation:
         self._drop_half_made()
         # All at once: agents load their libraries while the server opens its database.
         for site in sites:
-            for kind in ("agent", "link"):
-                self._status(site, kind).unlink(missing_ok=True)  # what an earlier process said of itself
+            self._status(site, "link").unlink(missing_ok=True)  # what an earlier process said of itself
+            forget_process(self._status(site, "agent"))
         self._supervisor.start([self._server(), *(self._agent(site) for site in sites)])
         self._wait(lambda: is_healthy(self.layout.private, self.layout.server.ca), end)
         self._making.unlink(missing_ok=True)
@@ -175,12 +175,19 @@ class Federation:
                 )
             time.sleep(LOOK_SECONDS)
 
+    def refused(self) -> dict[str, Refusal]:
+        """Why each process that will not run again before its keeper acts does not, by name."""
+        return {name: self._failed(name) for name, state in self.states().items() if state == "refused"}
+
+    def _failed(self, name: str) -> Refusal:
+        """In the process's own words, where it left any."""
+        told, log = refusal_in(self.status(name)), self._folder / "logs" / f"{name}.log"
+        why = f"{told.what}: {told.why}" if told else "it ended and gave no reason"
+        return Refusal(Code.PROCESS_FAILED, f"{name} does not run", why, told.do if told else f"Read {log}")
+
     def _refuse_if_refused(self) -> None:
-        for name, state in self.states().items():
-            if state == "refused":
-                told = refusal_in(self.status(name))
-                why = f"{told.what}: {told.why}" if told else "it ended and gave no reason"
-                raise Refusal(Code.PROCESS_FAILED, f"{name} does not run", why, f"Read {self._folder}/logs/{name}.log")
+        for refusal in self.refused().values():
+            raise refusal
 
     def _be_alone(self) -> None:
         """Hold this federation, and those sites of it whose own command could start them."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from client.site import read_site
 from client.up import agent_status
 from client.watch import Watch
 from common.errors import Code, Refusal
-from common.status_file import read_status, write_refusal, write_status
+from common.status_file import forget_process, last_refusal, read_status, write_refusal, write_status
 from tests.worlds import Desk, close, code_of, desk_of, scenario, under
 
 FIELDS = {"isolation": "netns", "pid": os.getpid()}
@@ -128,3 +130,58 @@ def test_an_agent_that_ended_with_a_refusal_still_says_it(tmp_path: Path) -> Non
     assert agent_of(path)["last_refusal"]["when"] > 0
     write_status(path, FIELDS | {"pid": 2**22 + 1})
     assert agent_of(path) == {}
+
+
+def test_what_was_refused_last_outlives_the_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Must: be shown of an agent that is gone, and after a new start. Must not: be said anew, or hide a newer one."""
+    path = tmp_path / "agent.json"
+    refused = {"code": "POLICY_TASK", "what": "what", "why": "why", "do": "do", "when": 5.0}
+    write_status(path, FIELDS | {"pid": 2**22 + 1, "last_refusal": refused})
+    assert agent_of(path) == {"last_refusal": refused}
+    forget_process(path)
+    assert read_status(path) == {"last_refusal": refused}
+    watch = Watch(path)
+    before = last_refusal(read_status(path))
+    write_status(path, FIELDS | {"last_refusal": before})  # what a new agent writes first
+    watch()
+    assert capsys.readouterr().err == ""
+    assert agent_of(path) == FIELDS | {"last_refusal": refused}
+    newer = refused | {"when": 6.0}
+    write_status(path, FIELDS | {"last_refusal": newer})
+    for _ in range(2):
+        watch()
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert agent_of(path)["last_refusal"] == newer
+
+
+def test_the_refusal_that_ended_an_agent_is_its_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "agent.json"
+    write_refusal(path, Refusal(Code.KEYS_LOCKED, "what", "why", "do"))
+    forget_process(path)
+    kept = read_status(path)["last_refusal"]
+    assert (kept["code"], kept["do"]) == ("KEYS_LOCKED", "do")
+    assert kept["when"] > 0
+
+
+@pytest.mark.parametrize("fields", [{}, FIELDS, {"last_refusal": "none"}, {"last_refusal": {"code": "X"}}])
+def test_nothing_else_of_an_earlier_agent_stays(tmp_path: Path, fields: dict[str, Any]) -> None:
+    path = tmp_path / "agent.json"
+    write_status(path, fields)
+    forget_process(path)
+    forget_process(path)
+    assert not path.exists()
+
+
+def test_an_agent_that_starts_takes_over_the_last_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from client import agent, session
+
+    path = tmp_path / "agent.json"
+    refused = {"code": "POLICY_TASK", "what": "what", "why": "why", "do": "do", "when": 5.0}
+    write_status(path, {"last_refusal": refused})
+    monkeypatch.setattr(session, "open_session", lambda site: contextlib.nullcontext(SimpleNamespace(refuse=None)))
+    monkeypatch.setattr(agent, "serve", lambda *_: None)
+    handlers = list(logging.getLogger().handlers)
+    agent._work(tmp_path / "site.toml", tmp_path / "socket", path)
+    logging.getLogger().handlers[:] = handlers
+    found = read_status(path)
+    assert (found["last_refusal"], found["pid"]) == (refused, os.getpid())

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -169,3 +170,36 @@ def test_a_run_that_is_stopped_before_it_began_says_how_it_goes_on(root: Path, m
     assert (code, found["status"], server.stopped) == (130, "interrupted", [NUMBER])
     assert found["do"] == f"hushfed server run /f/job.toml --federation {root}"
     assert told("status", "--federation", root)[1]["do"] == found["do"]
+
+
+@pytest.mark.parametrize("word", ["run", "resume"])
+def test_a_run_whose_ledger_is_missing_ends_with_2_until_it_is_had(
+    root: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """Neither done, since nobody can check it, nor failed: the model is there."""
+    missing = [{"site": "clinic-b", "code": "SITE_UNREACHABLE"}]
+
+    def played(lost: list[dict[str, str]]) -> Callable[..., str]:
+        def watched(*_: Any, **__: Any) -> str:
+            (state_of(root) / "result").mkdir(parents=True, exist_ok=True)
+            sites = [{"name": "clinic-a"}, {"name": "clinic-b"}]
+            table = {"manifest": {"sites": sites}, "refusals": [], "ledgers_missing": lost}
+            (state_of(root) / "result" / "run.json").write_text(json.dumps(table))
+            (state_of(root) / "checkpoint.safetensors").write_text("model")
+            return ""
+
+        return watched
+
+    control = SimpleNamespace(start=lambda *_: NUMBER, close=lambda: None)
+    monkeypatch.setattr(operate, "control_of", lambda _: control)
+    monkeypatch.setattr(operate, "make_bundle", bytes)
+    monkeypatch.setattr(operate, "_watched", played(missing))
+    if word == "resume":
+        state_of(root).mkdir()
+        (state_of(root) / "checkpoint.safetensors").write_text("model")
+    code, found = told(word, "job.toml", "--federation", root)
+    assert (code, found["status"], found["ledgers_missing"]) == (2, "completed", missing)
+    monkeypatch.setattr(operate, "_watched", played([]))
+    for _ in range(2):  # asked for again, and had; then there is nothing left to do
+        code, found = told("resume", "job.toml", "--federation", root)
+        assert (code, found["status"], found["ledgers_missing"]) == (0, "completed", [])
