@@ -97,6 +97,7 @@ CONFLICTS: list[tuple[str, dict[str, Any], Code, str]] = [
             "job.aggregation.strategy": "mda",
             "job.aggregation.settings": {"liars": 1},
             "job.aggregation.groups": 21,
+            "job.aggregation.session_rounds": 64,
         },
         Code.JOB_INVALID,
         "so 20 are the most",
