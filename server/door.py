@@ -62,5 +62,5 @@ def _promised(job: Job, sites: int) -> dict[str, str]:
     combine = strategy(job.aggregation.strategy, **job.aggregation.settings).combine
     if combine.needs == "sum":
         return {}
-    made = promise(combine, sites=sites, groups=job.aggregation.groups)
+    made = promise(combine, sites=sites, groups=job.aggregation.groups, cohort=job.aggregation.cohort)
     return {"lying_sites": made.words, "limits": LIMITS}

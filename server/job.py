@@ -166,9 +166,9 @@ def _not_outvoted(job: Job, combine: Combine, sites: int) -> Refusal:
         why = f"it looks at every subset of groups, so {combine.most} are the most"
         return _invalid(what, why, "Plan fewer groups, or choose another rule")
     why = f"{liars} lying sites can spoil as many groups, so {combine.least} are needed"
-    if groups <= sites and liars <= sites:
-        lost = promise(combine, sites=sites, groups=groups).lost
-        why += f"; with {groups} of {sites} sites the liars win a draw with a chance of {lost:.2g} in each round"
+    if groups <= (cohort := job.aggregation.cohort or sites) <= sites and liars <= sites:
+        lost = promise(combine, sites=sites, groups=groups, cohort=cohort).lost
+        why += f"; with {groups} of {cohort} sites the liars win a draw with a chance of {lost:.2g} in each round"
     return _invalid(what, why, "Plan more groups, or promise fewer liars")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import comb
 
 from server.groups import spoiled_chance
 from server.strategies.strategy import Combine
@@ -17,16 +18,17 @@ UNBOUND = "One sum hides who lies and outvotes nobody: a single site moves the m
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """What a rule over `groups` random groups of `sites` promises against `liars` lying sites.
+    """What a rule over `groups` random groups of `cohort` of `sites` promises against `liars` lying sites.
 
     votes     whether it outvotes lies at all; otherwise it bounds them, or (with one sum) does nothing
     outvoted  spoiled groups that it outvotes
     needed    groups that it takes to outvote `liars`
-    lost      chance that a round's draw puts liars into more groups than are outvoted, if all sites take part; 0 where
-              the guarantee holds, for a site is in one group only
+    lost      chance that a round's draw puts liars into more groups than are outvoted, if the whole cohort takes part;
+              0 where the guarantee holds, for a site is in one group only
     """
 
     sites: int
+    cohort: int
     groups: int
     liars: int
     votes: bool
@@ -44,7 +46,8 @@ class Promise:
         """The promise in a sentence or two, for whoever plans a job or reads a report."""
         if self.groups == 1:
             return UNBOUND
-        shape = f"{self.sites} sites in {self.groups} groups"
+        drawn = f"{self.cohort} of " if self.cohort < self.sites else ""
+        shape = f"{drawn}{self.sites} sites in {self.groups} groups"
         if not self.votes:
             return f"{shape}: what lying sites do to an update is bounded, and nobody is outvoted."
         if self.holds:
@@ -55,19 +58,31 @@ class Promise:
         )
 
 
-def promise(combine: Combine, *, sites: int, groups: int, liars: int | None = None) -> Promise:
-    """The promise of a rule over `groups` of `sites`, for the liars it was made for or for so many.
+def promise(
+    combine: Combine, *, sites: int, groups: int, liars: int | None = None, cohort: int | None = None
+) -> Promise:
+    """The promise of a rule over `groups` of a random `cohort` of `sites`, or of all of them.
 
+    liars  left out, those that the rule was made for
     Errors: ValueError for more groups or liars than sites.
     """
-    liars = combine.liars if liars is None else liars
+    liars, cohort = combine.liars if liars is None else liars, cohort or sites
     outvoted = sum(combine.fewest(lying) <= groups for lying in range(1, groups + 1)) if combine.votes else 0
     return Promise(
         sites=sites,
+        cohort=cohort,
         groups=groups,
         liars=liars,
         votes=combine.votes,
         outvoted=outvoted,
         needed=combine.fewest(liars),
-        lost=spoiled_chance(sites, liars, groups, outvoted),
+        lost=sum(
+            chance * spoiled_chance(cohort, drawn, groups, outvoted) for drawn, chance in _drawn(sites, liars, cohort)
+        ),
     )
+
+
+def _drawn(sites: int, liars: int, cohort: int) -> list[tuple[int, float]]:
+    """How many liars a cohort may hold, and with which chance (hypergeometric)."""
+    counts = range(max(0, cohort - sites + liars), min(liars, cohort) + 1)
+    return [(some, comb(liars, some) * comb(sites - liars, cohort - some) / comb(sites, cohort)) for some in counts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from math import comb
 from typing import Any
 
 import pytest
@@ -53,6 +54,16 @@ def test_a_rule_that_bounds_lies_is_never_called_robust(name: str, settings: dic
     made = promise(rule(name, 1, **settings), sites=40, groups=20)
     assert not made.holds
     assert "nobody is outvoted" in made.words
+
+
+def test_a_drawn_cohort_holds_fewer_liars_by_chance() -> None:
+    """By hand: 4 of 8 sites, 2 liars, 2 groups of 2, one of which is outvoted by none: lost if any liar is drawn."""
+    made = promise(rule("median", 2), sites=8, groups=2, cohort=4)
+    assert made.lost == pytest.approx(1 - comb(6, 4) / comb(8, 4))
+    assert made.words.startswith("4 of 8 sites in 2 groups outvote 0 lying sites")
+    whole = promise(rule("median", 4), sites=40, groups=7)
+    assert promise(rule("median", 4), sites=40, groups=7, cohort=20).lost < whole.lost
+    assert promise(rule("median", 4), sites=40, groups=7, cohort=40) == whole
 
 
 def test_one_sum_promises_nothing() -> None:

@@ -57,6 +57,19 @@ def test_mixing_and_cutting_keep_the_kappa_that_they_promise(name: str) -> None:
     assert holds(rule(name, f, pre=("arc", "nnm")), adaptively_cut(nearest_mixed(bound, m, f), m, f), m, f)
 
 
+def test_the_filter_s_bound_is_on_the_variance_in_the_worst_direction() -> None:
+    """Stronger than kappa: in many dimensions that variance is a small part of the spread."""
+    stream = np.random.default_rng(11)
+    for turn in range(30):
+        honest = stream.normal(size=(9, 30)) + 1.0
+        lie = [1e3 * stream.normal(size=30), honest.mean(axis=0) - 2 * honest.std(axis=0), -honest.mean(axis=0)][
+            turn % 3
+        ]
+        update = rule("caf", 1)(stream.permutation(np.vstack([honest, lie])))
+        widest = np.linalg.norm(honest - honest.mean(axis=0), ord=2) ** 2 / 9
+        assert ((update - honest.mean(axis=0)) ** 2).sum() <= KAPPA["caf"](10, 1) * widest
+
+
 def test_the_bounds_are_those_of_the_papers() -> None:
     """9 rows, 2 liars: 3.36, 7.84, 8.40 (Krum's, above ours) and 9.97 behind mixing."""
     assert KAPPA["trimmed-mean"](9, 2) == pytest.approx(3.36)

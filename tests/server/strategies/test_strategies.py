@@ -131,3 +131,9 @@ def test_the_door_lists_every_strategy() -> None:
     result = CliRunner().invoke(app, ["list", "--json"])
     entries = json.loads(result.stdout.splitlines()[-1])["entries"]
     assert [entry["name"] for entry in entries] == list(STRATEGIES)
+
+
+def test_the_door_lists_what_can_come_before_a_vote() -> None:
+    result = CliRunner().invoke(app, ["pre", "--json"])
+    entries = json.loads(result.stdout.splitlines()[-1])["entries"]
+    assert [entry["name"] for entry in entries] == ["clip", "arc", "nnm", "bucketing"]
