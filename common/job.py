@@ -13,7 +13,7 @@ from common.errors import Code, Refusal
 from common.learning.plan import TrainingPlan
 from common.privacy.plan import PrivacySettings
 
-Setting = bool | int | float | str | tuple[int, ...]
+Setting = bool | int | float | str | tuple[int | str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,7 +225,7 @@ def _opening_state(work: Work, reach: Reach, settings: RunSettings, run_id: byte
     parameters = flatten(model_of(work.job))
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
     clip = work.training.clip if work.training.adaptive else 0.0
-    state = State(parameters=parameters, memory=dict(chosen.step.init(parameters.size)), clip=clip)
+    state = State(parameters=parameters, memory=dict(chosen.init(parameters.size)), clip=clip)
     for site, code in reach.offer(work, run_id):
         if code in FINAL:
             state = replace(state, excluded={**state.excluded, site: code.value})

@@ -9,9 +9,12 @@ import typer
 
 from common import console
 from common.errors import Code, Refusal
+from common.job import Job
 from common.work import work_of
 from server.coordinator import manifest_of
 from server.job import read_job
+from server.robustness import LIMITS, promise
+from server.strategies.catalogue import strategy
 
 app = typer.Typer(help="Check a job before it is run.", no_args_is_help=True)
 
@@ -47,7 +50,17 @@ def check(
             "noise_multiplier": work.training.noise_multiplier,
             "releases": work.training.releases,
             "counts_noise_multiplier": work.counting.noise_multiplier,
+            **_promised(read, len(manifest.sites)),
         },
         json=json,
     )
     return console.Exit.DONE
+
+
+def _promised(job: Job, sites: int) -> dict[str, str]:
+    """What a job that votes promises against lying sites, and what it does not."""
+    combine = strategy(job.aggregation.strategy, **job.aggregation.settings).combine
+    if combine.needs == "sum":
+        return {}
+    made = promise(combine, sites=sites, groups=job.aggregation.groups, cohort=job.aggregation.cohort)
+    return {"lying_sites": made.words, "limits": LIMITS}

@@ -39,21 +39,31 @@ def grouped(
     )
 
 
-def spoiled_chance(sites: int, liars: int, groups: int) -> float:
-    """Probability that `liars` lying sites among `sites` sit in at least half of `groups` equal random groups.
+def spoiled_chance(sites: int, liars: int, groups: int, outvoted: int | None = None) -> float:
+    """Probability that `liars` lying sites among `sites` sit in more than `outvoted` of `groups` random groups.
 
-    0 where 2 * liars < groups: each spoils one group at most, so no draw can go wrong. Otherwise exact, by counting
-    placements (hypergeometric, inclusion and exclusion).
-    Errors: ValueError if the groups are not of equal size.
+    outvoted  spoiled groups that a rule bears; left out, as many as a majority does, (groups - 1) // 2
+    Groups are those of `grouped`: of equal size, or of two sizes that differ by one. 0 where no more liars than
+    `outvoted` lie: each spoils one group at most, so no draw can go wrong. Otherwise exact, by counting placements
+    (hypergeometric, inclusion and exclusion).
+    Errors: ValueError for more groups or liars than sites.
     """
-    size, rest = divmod(sites, groups)
-    if rest or not 0 <= liars <= sites:
-        raise ValueError("groups must be equal, and liars are sites")
-    total = comb(sites, liars)
+    if not (0 <= liars <= sites and 1 <= groups <= sites):
+        raise ValueError("liars are sites, and no group is empty")
+    inside = [_inside(sites, liars, groups, some) for some in range(groups + 1)]
 
     def exactly(hit: int) -> int:
-        """Placements in which every one of `hit` chosen groups has a liar and no other group has one."""
-        return sum((-1) ** i * comb(hit, i) * comb((hit - i) * size, liars) for i in range(hit + 1))
+        """Placements that put a liar into `hit` groups and into no other."""
+        return sum((-1) ** (hit - some) * comb(groups - some, hit - some) * inside[some] for some in range(hit + 1))
 
-    bad = range((groups + 1) // 2, min(groups, liars) + 1)
-    return sum(comb(groups, hit) * exactly(hit) for hit in bad) / total
+    bears = (groups - 1) // 2 if outvoted is None else outvoted
+    return sum(exactly(hit) for hit in range(bears + 1, min(groups, liars) + 1)) / comb(sites, liars)
+
+
+def _inside(sites: int, liars: int, groups: int, some: int) -> int:
+    """Pairs of `some` groups and a placement of all liars within them."""
+    size, larger = divmod(sites, groups)
+    return sum(
+        comb(larger, large) * comb(groups - larger, some - large) * comb(some * size + large, liars)
+        for large in range(max(0, some - groups + larger), min(larger, some) + 1)
+    )

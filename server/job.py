@@ -18,6 +18,7 @@ from common.secagg.pairwise.attempt import check_manifest
 from common.secagg.pairwise.strength import shape_of
 from common.secagg.rules import Rules
 from common.work import model_of, work_of
+from server.robustness import promise
 from server.strategies.catalogue import strategy
 from server.strategies.strategy import Combine
 
@@ -145,20 +146,30 @@ def _check_groups(job: Job, combine: Combine, sites: int) -> None:
         raise _invalid(
             f"{name} with aggregation.groups = {asked.groups}",
             "it needs one sum, and smaller sums would be shown for nothing",
-            "Remove groups, or choose median or trimmed-mean",
+            "Remove groups, or choose a rule that votes, such as median",
         )
-    if combine.needs == "groups" and asked.groups <= 2 * combine.liars:
-        raise _invalid(
-            f"{name} with aggregation.groups = {asked.groups}",
-            f"{combine.liars} lying sites can spoil as many groups, so {2 * combine.liars + 1} are needed",
-            "Plan more groups, or promise fewer liars",
-        )
+    if combine.needs == "groups" and not combine.least <= asked.groups <= combine.most:
+        raise _not_outvoted(job, combine, sites)
     if asked.groups * asked.quorum > sites:
         raise _invalid(
             f"aggregation.groups = {asked.groups} with quorum = {asked.quorum}",
             f"every group needs its quorum, and the manifest names {sites} sites",
             "Plan fewer groups or a smaller quorum",
         )
+
+
+def _not_outvoted(job: Job, combine: Combine, sites: int) -> Refusal:
+    """Too few groups for the liars that the job promises to outvote, or more than the rule can look at."""
+    groups, liars = job.aggregation.groups, combine.liars
+    what = f"Strategy {job.aggregation.strategy!r} with aggregation.groups = {groups}"
+    if groups > combine.most:
+        why = f"it looks at every subset of groups, so {combine.most} are the most"
+        return _invalid(what, why, "Plan fewer groups, or choose another rule")
+    why = f"{liars} lying sites can spoil as many groups, so {combine.least} are needed"
+    if groups <= (cohort := job.aggregation.cohort or sites) <= sites and liars <= sites:
+        lost = promise(combine, sites=sites, groups=groups, cohort=cohort).lost
+        why += f"; with {groups} of {cohort} sites the liars win a draw with a chance of {lost:.2g} in each round"
+    return _invalid(what, why, "Plan more groups, or promise fewer liars")
 
 
 def _check_step(training: TrainingPlan) -> None:

@@ -63,7 +63,7 @@ def play(table: Table, state: State) -> State:
         updates, state = table.own.updates(table.work, gathered.parts, state, number)
     else:
         updates = np.stack([update_of(table.work, part.sum, part.sites) for part in gathered.parts])
-    memory, change = table.strategy.step.apply(state.memory, table.strategy.combine.apply(updates))
+    memory, change = table.strategy.apply(state.memory, updates)
     loss, accuracy = metrics_of(table.work, gathered.sum, gathered.sites)
     state = replace(
         state, memory=dict(memory), parameters=(state.parameters.astype(np.float64) + change).astype(np.float32)
@@ -140,7 +140,7 @@ def _cohort(table: Table, state: State, place: tuple[Task, int, int]) -> tuple[i
 
 def _least(table: Table, task: Task) -> int:
     """Sums without which an attempt is worth nothing: enough groups to outvote liars."""
-    return 2 * table.strategy.combine.liars + 1 if task == "train" else 1
+    return table.strategy.combine.least if task == "train" else 1
 
 
 def _no_sum(table: Table, state: State, number: int, failure: Code, refusals: Sequence[dict[str, str]]) -> Refusal:

@@ -9,9 +9,10 @@ from common.catalogue import Catalogue, Entry, catalogue, find
 from common.config import finite
 from common.learning.plan import TrainingPlan
 from common.ranges import not_negative, share
-from server.strategies.combine import mean, median, trimmed_mean
+from server.strategies.combine import mean
 from server.strategies.steps import adagrad, adam, descend, momentum, yogi
 from server.strategies.strategy import Step, Strategy, same
+from server.strategies.votes import VOTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,18 +23,6 @@ class Rate:
 
     def __post_init__(self) -> None:
         finite(self.rate, "rate", above=0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Voted:
-    """liars: lying sites to outvote; no default, for it is the promise.  rate: how far the model follows."""
-
-    liars: int
-    rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        finite(self.rate, "rate", above=0.0)
-        finite(self.liars, "liars", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +91,7 @@ def _prox(s: Prox) -> Strategy:
     return Strategy(lambda plan: replace(plan, proximal=s.pull), mean(), descend(s.rate))
 
 
-STRATEGIES: Catalogue[Strategy] = catalogue(
+MEANS: Catalogue[Strategy] = catalogue(
     Entry(
         name="fedavg",
         summary="mean of the sites' updates",
@@ -152,21 +141,9 @@ STRATEGIES: Catalogue[Strategy] = catalogue(
         settings=Summing,
         make=lambda s: _with(adagrad(s.rate, b1=s.b1, floor=s.floor)),
     ),
-    Entry(
-        name="median",
-        summary="coordinate-wise median over the mean updates of random groups of sites",
-        paper="Yin et al. 2018; Karimireddy et al. 2022",
-        settings=Voted,
-        make=lambda s: Strategy(same, median(s.liars), descend(s.rate)),
-    ),
-    Entry(
-        name="trimmed-mean",
-        summary="coordinate-wise mean over groups of sites without the extreme ones",
-        paper="Yin et al. 2018; Karimireddy et al. 2022",
-        settings=Voted,
-        make=lambda s: Strategy(same, trimmed_mean(s.liars), descend(s.rate)),
-    ),
 )
+
+STRATEGIES: Catalogue[Strategy] = {**MEANS, **VOTES}
 
 
 def strategy(name: str, **settings: Any) -> Strategy:

@@ -53,13 +53,13 @@ def shadow(course: Course, records: Sequence[Records], place: Place) -> Workbenc
     bench = Workbench(model, task, work.job.training, torch.device("cpu"), OpacusEngine())
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
     parameters, own = flatten(model), dict(zip(work.manifest.ids, records, strict=True))
-    memory = chosen.step.init(parameters.size)
+    memory = chosen.init(parameters.size)
     for turn, parts in enumerate(course.rounds):
         updates = []
         for group, sites in enumerate(parts):
             bench.load(parameters)
             updates.append(_update(bench, work, {site: own[site] for site in sites}, (*place, turn, group)))
-        memory, change = chosen.step.apply(memory, chosen.combine.apply(np.stack(updates)))
+        memory, change = chosen.apply(memory, np.stack(updates))
         parameters = (parameters.astype(np.float64) + change).astype(np.float32)
     bench.load(parameters)
     return bench

@@ -17,6 +17,7 @@ from common.frames import pack
 from common.messages import AnyOrder, RecoverOrder, Reported, Unmasked, UnmaskOrder, WorkOrder
 from common.secagg.codec import RangeCodec
 from common.work import update_of
+from server.checkpoints import load_checkpoint, save_checkpoint
 from server.rounds import evaluate, play
 from simulations.world import simulate
 from tests.attempts import Attempts, forged, losing, unmaskers
@@ -150,11 +151,15 @@ def test_a_number_for_a_group_that_the_task_has_not_is_refused_at_no_cost(desk: 
     assert desk.charges(1) == ["OPEN", *["RESERVE", "SETTLE"] * 2]
 
 
-@pytest.mark.parametrize("strategy", ["median", "trimmed-mean"])
+@pytest.mark.parametrize(
+    ("strategy", "settings"),
+    [("median", {}), ("trimmed-mean", {"pre": ["nnm"]}), ("geometric-median", {"pre": ["arc"]}), ("mda", {})],
+)
 def test_one_lying_site_does_not_move_the_model_past_the_honest(
-    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    strategy: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = desk_of(scenario("none", {**GROUPED, "job.aggregation.strategy": strategy}), tmp_path / "world")
+    chosen = {"job.aggregation.strategy": strategy, "job.aggregation.settings": {"liars": 1, **settings}}
+    desk = desk_of(scenario("none", {**GROUPED, **chosen}), tmp_path / "world")
     made = Play(desk)
     honest = client.labour.Labour._trained
 
@@ -197,6 +202,22 @@ def test_a_whole_world_of_groups_learns_and_is_the_same_twice(tmp_path: Path) ->
     runs = [simulate(scenario("M2", GROUPED), tmp_path / name) for name in ("one", "two")]
     assert runs[0].state.parameters.tobytes() == runs[1].state.parameters.tobytes()
     assert all(len(row["groups"]) == 3 for row in runs[0].state.rounds)
+
+
+def test_a_rule_that_starts_from_the_last_update_has_it_after_a_checkpoint(tmp_path: Path) -> None:
+    chosen = {
+        "job.aggregation.strategy": "centered-clipping",
+        "job.aggregation.settings": {"liars": 1, "radius": 0.01, "pre": []},
+    }
+    desk = desk_of(scenario("none", {**GROUPED, **chosen}), tmp_path / "world")
+    made = Play(desk)
+    first = play(made.table, made.state)
+    save_checkpoint(tmp_path / "kept", first, "mark")
+    second = play(made.table, load_checkpoint(tmp_path / "kept", "mark"))
+    moved = [np.linalg.norm(after.memory["combined"]) for after in (first, second)]
+    assert 0.005 < moved[0] <= 0.01
+    assert 1.5 * moved[0] < moved[1] <= 0.02
+    close(desk)
 
 
 def test_group_means_are_those_of_their_sites(desk: Desk) -> None:

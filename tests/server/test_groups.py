@@ -60,6 +60,18 @@ def test_published_chances_of_an_honest_majority(sites: int, liars: int, size: i
     assert 1 - spoiled_chance(sites, liars, sites // size) == pytest.approx(safe, abs=6e-3)
 
 
-def test_unequal_groups_have_no_closed_form() -> None:
-    with pytest.raises(ValueError, match="equal"):
-        spoiled_chance(10, 2, 3)
+@given(some.data())
+def test_the_chance_counts_every_placement_also_where_groups_differ_by_a_site(data: some.DataObject) -> None:
+    sites = data.draw(some.integers(2, 9))
+    liars, groups = data.draw(some.integers(0, sites)), data.draw(some.integers(1, sites))
+    outvoted = data.draw(some.integers(0, groups))
+    cohort = parted(list(range(sites)), groups)
+    hits = [sum(not set(group).isdisjoint(chosen) for group in cohort) for chosen in combinations(range(sites), liars)]
+    lost = sum(hit > outvoted for hit in hits) / len(hits)
+    assert spoiled_chance(sites, liars, groups, outvoted) == pytest.approx(lost, abs=1e-12)
+
+
+@pytest.mark.parametrize(("sites", "liars", "groups"), [(3, 4, 2), (3, 1, 4), (3, -1, 2), (3, 1, 0)])
+def test_what_is_no_grouping_has_no_chance(sites: int, liars: int, groups: int) -> None:
+    with pytest.raises(ValueError, match="group"):
+        spoiled_chance(sites, liars, groups)

@@ -81,6 +81,33 @@ CONFLICTS: list[tuple[str, dict[str, Any], Code, str]] = [
         Code.JOB_INVALID,
         "the manifest names 3 sites",
     ),
+    (
+        "none",
+        {
+            "job.aggregation.strategy": "krum",
+            "job.aggregation.settings": {"liars": 1, "pre": ["bucketing"], "bucket": 2},
+            "job.aggregation.groups": 8,
+        },
+        Code.JOB_INVALID,
+        "so 9 are needed",
+    ),
+    (
+        "none",
+        {
+            "job.aggregation.strategy": "mda",
+            "job.aggregation.settings": {"liars": 1},
+            "job.aggregation.groups": 21,
+            "job.aggregation.session_rounds": 64,
+        },
+        Code.JOB_INVALID,
+        "so 20 are the most",
+    ),
+    (
+        "none",
+        {"job.aggregation.strategy": "median", "job.aggregation.settings": {"liars": 1}, "job.aggregation.groups": 2},
+        Code.JOB_INVALID,
+        "the liars win a draw with a chance of 1 in each round",
+    ),
     ("none", {"job.aggregation.groups": 64, "job.aggregation.session_rounds": 16}, Code.JOB_INVALID, "64 numbers"),
     ("none", {"job.aggregation.cohort": 1}, Code.CONFIG_INVALID, "cohort"),
     ("none", {"job.aggregation.cohort": 4}, Code.JOB_INVALID, "there are 3 sites"),

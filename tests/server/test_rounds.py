@@ -58,7 +58,7 @@ class Play:
             OwnLedger(None, bytes(16)),
         )
         parameters = flatten(model_of(job))
-        self.state = State(parameters=parameters, memory=dict(chosen.step.init(parameters.size)))
+        self.state = State(parameters=parameters, memory=dict(chosen.init(parameters.size)))
 
 
 @pytest.fixture

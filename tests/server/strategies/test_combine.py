@@ -46,8 +46,8 @@ def test_too_few_groups_are_refused(rule: str) -> None:
     with pytest.raises(Refusal) as caught:
         combine.apply(np.zeros((2, 1)))
     assert caught.value.code is Code.E_TOO_FEW
-    with pytest.raises(Refusal):  # a group that is not finite does not vote
-        combine.apply(np.array([[0.0], [0.0], [np.inf]]))
+    with pytest.raises(Refusal):  # groups that are not finite do not vote
+        combine.apply(np.array([[0.0], [np.nan], [np.inf]]))
 
 
 @pytest.mark.parametrize("settings", [{}, {"liars": 0}, {"liars": -1}, {"liars": 1, "rate": 0.0}])

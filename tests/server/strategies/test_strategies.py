@@ -15,9 +15,15 @@ from common.errors import Code, Refusal
 from common.learning.plan import TrainingPlan
 from server.strategies.catalogue import STRATEGIES, strategy
 from server.strategies.door import app
+from server.strategies.votes import VOTES
 
 PLAN = TrainingPlan(learning_rate=0.5, local_steps=5)
-PROMISES: dict[str, dict[str, Any]] = {"fedprox": {"pull": 0.1}, "median": {"liars": 1}, "trimmed-mean": {"liars": 1}}
+PROMISES: dict[str, dict[str, Any]] = {
+    "fedprox": {"pull": 0.1},
+    **{name: {"liars": 1} for name in VOTES},
+    "centered-clipping": {"liars": 1, "radius": 1.0},
+    "norm-bound": {"liars": 1, "bound": 1.0},
+}
 FIRST, SECOND = np.array([2.0, -1.0]), np.array([1.0, 0.0])
 
 
@@ -118,10 +124,16 @@ def test_a_strategy_that_cannot_be_is_refused(name: str, settings: dict[str, Any
 
 def test_only_rules_that_vote_need_groups() -> None:
     needs = {name: strategy(name, **PROMISES.get(name, {})).combine.needs for name in STRATEGIES}
-    assert {name for name, need in needs.items() if need == "groups"} == {"median", "trimmed-mean"}
+    assert {name for name, need in needs.items() if need == "groups"} == set(VOTES)
 
 
 def test_the_door_lists_every_strategy() -> None:
     result = CliRunner().invoke(app, ["list", "--json"])
     entries = json.loads(result.stdout.splitlines()[-1])["entries"]
     assert [entry["name"] for entry in entries] == list(STRATEGIES)
+
+
+def test_the_door_lists_what_can_come_before_a_vote() -> None:
+    result = CliRunner().invoke(app, ["pre", "--json"])
+    entries = json.loads(result.stdout.splitlines()[-1])["entries"]
+    assert [entry["name"] for entry in entries] == ["clip", "arc", "nnm", "bucketing"]

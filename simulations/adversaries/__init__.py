@@ -1,0 +1,1 @@
+"""Lying sites as values: what they do to their records, or to their updates, and how well it worked."""
