@@ -66,7 +66,7 @@ def plot_of(scenario: Scenario) -> Plot:
 def deal(scenario: Scenario, data: Dataset) -> tuple[Rows, ...]:
     """Which rows each site holds."""
     homes = data.columns[data.home] if data.home and scenario.world.partition.kind == "natural" else None
-    return partition(scenario.world.partition, data.labels, scenario.world.seed, homes)
+    return partition(scenario.world.partition, data.labels, scenario.world.seed_of("deal"), homes)
 
 
 def rules_of(scenario: Scenario, sites: int) -> Rules:
@@ -138,8 +138,8 @@ def policy_of(scenario: Scenario) -> Mapping[str, Any]:
 
 def split_key(scenario: Scenario, name: str) -> bytes:
     """Which records a site holds out: by seed here, so that a world can be built again; secret at a real site."""
-    return child_numpy(scenario.world.seed, "split", name).bytes(32)
+    return child_numpy(scenario.world.seed_of("data"), "split", name).bytes(32)
 
 
 def _noise_seed(scenario: Scenario, name: str) -> int:
-    return int(child_numpy(scenario.world.seed, "noise", name).integers(2**53))
+    return int(child_numpy(scenario.world.seed_of("noise"), "noise", name).integers(2**53))
