@@ -71,7 +71,7 @@ class Convolution:
             share = torch.full_like(losses, 1.0 / len(rows))
             slopes = torch.autograd.grad(losses, self._parameters, share, allow_unused=True)
             reached = [pair for pair in zip(self._views, slopes, strict=True) if pair[1] is not None]
-            torch._foreach_add_([a for a, _ in reached], [b for _, b in reached], alpha=-self._rate)  # noqa: SLF001
+            torch._foreach_add_([a for a, _ in reached], [b for _, b in reached], alpha=-self._rate)
 
 
 def pooled_first(model: nn.Module) -> nn.Module:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from common.parameters import Flat, checked
 from simulations.kernels.bunches import Bunch, bunches
