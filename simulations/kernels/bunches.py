@@ -142,4 +142,3 @@ def _rows(placed: Sequence[Placed], records: int) -> tuple[NDArray[np.int64], ND
     rows = np.full((sites, steps, int(sizes.max())), sites * records, np.int64)
     rows[np.arange(rows.shape[2]) < sizes[..., None]] = named + np.repeat(np.arange(sites) * records, sizes.sum(1))
     return np.ascontiguousarray(rows.transpose(1, 0, 2)), sizes.T
-

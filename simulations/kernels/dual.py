@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from common.parameters import Flat, checked
 from simulations.kernels.bunches import Bunch, bunches
@@ -30,7 +29,7 @@ class Taught(NamedTuple):
 class Dual:
     """`Kernel` for stacks of linear layers, activations and norms.
 
-    A site whose result is not finite is taught again by itself, so that what counts as diverged is as in the loop.
+    A site whose result is not finite is taught again by itself, so that what has diverged is what has in the loop.
     """
 
     name = "dual"
@@ -47,7 +46,7 @@ class Dual:
         pieces = []
         for taught in self._taught(parameters, count.places(lessons)):
             rows = _rows(taught.layers)
-            for bad in np.flatnonzero(~np.isfinite(rows).all(1)):
+            for bad in np.flatnonzero(~np.isfinite(rows).all(1)).tolist():
                 rows[bad] = self._alone.updates(parameters, [taught.bunch.placed[bad].lesson])[0]
             pieces.append((taught.bunch.places, rows))
         found = np.zeros((count.seen, self._course.size), np.float32)

@@ -46,7 +46,7 @@ class Lesson:
     """One site's part in a round. Never printed.
 
     inputs   float32 [n, *shape], as the course's model takes them      labels  int64 [n]
-    batches  row numbers of each step (`common.learning.batches`); without any the site's update is zero
+    batches  row numbers, at least one for each step (`common.learning.batches`); without any step the update is zero
     weight   of its update in a sum
     """
 

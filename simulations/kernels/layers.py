@@ -130,7 +130,8 @@ class Activation:
         return y
 
     def backward(self, slope: Tensor) -> Tensor:
-        return self._form.slope(slope, self._kept)
+        found: Tensor = self._form.slope(slope, self._kept)
+        return found
 
     def squares(self) -> Tensor:
         return torch.zeros(())
@@ -144,4 +145,5 @@ class Activation:
 
 def _squares(change: Tensor) -> Tensor:
     """Squared norm of each site's part, float64 [sites]."""
-    return torch.linalg.vector_norm(change.flatten(1), dim=1).double().square()
+    found: Tensor = torch.linalg.vector_norm(change.flatten(1), dim=1).double().square()
+    return found

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from simulations.kernels.bunches import Bunch
 from simulations.kernels.factored import Factored
 from simulations.kernels.layers import Activation, Layer, Linear, Norm
 from simulations.kernels.slopes import FORMS
