@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.parameters import Flat, checked
-from simulations.kernels.kernel import Course, Kind, Lesson, Total, plain_steps, refuse_outside
+from simulations.kernels.kernel import Course, Kind, Lesson, Step, Total, plain_steps, refuse_outside
 from simulations.kernels.loop import Loop
 from simulations.kernels.singly import rows_of, total_of
 
@@ -33,7 +33,7 @@ class Convolution:
     def __init__(self, course: Course):
         self._course = course
         self._model = pooled_first(deepcopy(course.model)).train()
-        self._losses, self._rate = course.task.losses, course.plan.learning_rate
+        self._losses, self._step = course.task.losses, Step.of(course.plan)
         self._parameters = [p for p in self._model.parameters() if p.requires_grad]
         self._places = torch.cat([_channels_last(part) for part in _numbered(self._parameters)])
         self._flat = torch.zeros(self._places.numel())
@@ -59,7 +59,7 @@ class Convolution:
         for lesson in lessons:
             refuse_outside(np.concatenate([_NONE, *lesson.batches]), len(lesson.inputs))
             self._flat.copy_(start)
-            self._take(lesson)
+            self._take(lesson, start)
             torch.sub(self._flat, start, out=self._change)
             if not torch.isfinite(self._change.sum()):
                 again = Loop(self._course).updates(parameters, [lesson])[0]
@@ -67,8 +67,8 @@ class Convolution:
             yield self._change, lesson.weight
 
     @torch.enable_grad()
-    def _take(self, lesson: Lesson) -> None:
-        """The steps of one site."""
+    def _take(self, lesson: Lesson, start: torch.Tensor) -> None:
+        """The steps of one site from `start`."""
         for taken in lesson.batches:
             rows = torch.from_numpy(taken)
             batch = lesson.inputs.index_select(0, rows)
@@ -80,7 +80,9 @@ class Convolution:
                 losses, self._parameters, share, allow_unused=True
             )
             reached = [(view, slope) for view, slope in zip(self._views, slopes, strict=True) if slope is not None]
-            torch._foreach_add_(*map(list, zip(*reached, strict=True)), alpha=-self._rate)
+            if self._step.pull:
+                self._flat.lerp_(start, self._step.pull)
+            torch._foreach_add_(*map(list, zip(*reached, strict=True)), alpha=-self._step.rate)
 
 
 def pooled_first(model: nn.Module) -> nn.Module:

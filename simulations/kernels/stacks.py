@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from simulations.kernels.factored import Factored
+from simulations.kernels.kernel import Step
 from simulations.kernels.layers import Activation, Layer, Linear, Norm
 from simulations.kernels.slopes import FORMS
 
@@ -54,7 +55,7 @@ def stack_of(model: nn.Module) -> Stack | str:
     return Stack(modules[0], tuple(modules[1:]))
 
 
-def opened(stack: Stack, parameters: Tensor, rate: float) -> Opened:
+def opened(stack: Stack, parameters: Tensor, step: Step) -> Opened:
     """The layers of `stack` beginning from `parameters`, float32 [d]."""
     places = iter(torch.split(parameters, [p.numel() for module in (stack.first, *stack.rest) for p in _own(module)]))
 
@@ -67,16 +68,16 @@ def opened(stack: Stack, parameters: Tensor, rate: float) -> Opened:
 
     def layer(module: nn.Module) -> Layer:
         if isinstance(module, nn.Linear):
-            return Linear(*_linear(parts(module)), rate, first=False)
+            return Linear(*_linear(parts(module)), step, first=False)
         if isinstance(module, nn.LayerNorm):
-            return Norm(1, module.eps, *parts(module), rate)
+            return Norm(1, module.eps, *parts(module), step)
         if isinstance(module, nn.GroupNorm):
-            return Norm(module.num_groups, module.eps, *parts(module), rate)
+            return Norm(module.num_groups, module.eps, *parts(module), step)
         return Activation(type(module))
 
     weight, bias = _linear(parts(stack.first))
-    dense = Linear(weight, bias, rate, first=True)
-    return Opened(Factored(weight, bias, rate), dense, tuple(layer(module) for module in stack.rest))
+    dense = Linear(weight, bias, step, first=True)
+    return Opened(Factored(weight, bias, step), dense, tuple(layer(module) for module in stack.rest))
 
 
 def sites_at_once(stack: Stack, records: int, batch: int) -> int:

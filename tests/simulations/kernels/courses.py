@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ class Subject(NamedTuple):
     model: str
     inputs: tuple[int, ...]
     classes: int
-    settings: dict[str, Any] = {}
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 STACKS = {
@@ -34,7 +35,9 @@ STACKS = {
     "mlp of one layer": Subject("mlp", (9,), 2, {"hidden": ()}),
     "mlp with relu": Subject("mlp", (4, 15), 10, {"hidden": (16,), "activation": "relu"}),
     "deep mlp with gelu": Subject("mlp", (40,), 2, {"hidden": (16, 12), "activation": "gelu"}),
-    "mlp with silu and layer norm": Subject("mlp", (40,), 3, {"hidden": (16, 8), "activation": "silu", "norm": "layer"}),
+    "mlp with silu and layer norm": Subject(
+        "mlp", (40,), 3, {"hidden": (16, 8), "activation": "silu", "norm": "layer"}
+    ),
     "mlp with sigmoid and group norm": Subject(
         "mlp", (7,), 3, {"hidden": (16,), "activation": "sigmoid", "norm": "group"}
     ),

@@ -36,7 +36,6 @@ def test_models_of_the_catalogue_get_the_fastest_kernel_that_is_right(name: str)
         ({"optimizer": "adam"}, "the optimizer adam keeps more than the parameters"),
         ({"optimizer": "momentum"}, "the optimizer momentum keeps more than the parameters"),
         ({"optimizer_settings": {"weight_decay": 0.1}}, "weights decay"),
-        ({"proximal": 0.5}, "steps are pulled to the start"),
     ],
 )
 def test_steps_that_are_not_plain_fall_back_to_the_loop_and_it_says_why(plan: dict[str, Any], why: str) -> None:
@@ -131,7 +130,9 @@ class OnceAside(Convolution):
         return super().updates(parameters, [lesson]) * np.float32(1.1 if len(lesson.inputs) == 20 else 1.0)
 
 
-@pytest.mark.parametrize(("counts", "name"), [((20, 15, 12), "convolution"), ((20, 15), "loop"), ((20, 20, 12), "loop")])
+@pytest.mark.parametrize(
+    ("counts", "name"), [((20, 15, 12), "convolution"), ((20, 15), "loop"), ((20, 20, 12), "loop")]
+)
 def test_two_more_sites_decide_where_the_first_differs(
     counts: tuple[int, ...], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,10 +18,12 @@ from common.errors import Code, Refusal
 from common.learning.losses import LOSSES
 from common.parameters import flatten
 from common.privacy.clipping.reference_engine import ReferenceEngine
+from simulations.kernels.bunches import bunches
 from simulations.kernels.choice import KINDS, distance
 from simulations.kernels.convolution import CONVOLUTION
 from simulations.kernels.dual import DUAL
-from simulations.kernels.kernel import Kernel, Lesson, Total
+from simulations.kernels.factored import Factored
+from simulations.kernels.kernel import Kernel, Lesson, Step, Total
 from simulations.kernels.loop import LOOP
 from tests.simulations.kernels.courses import STACKS, SUBJECTS, Class, taught
 
@@ -59,9 +61,8 @@ def test_the_loop_is_what_a_site_does(name: str) -> None:
     draws.normal(0, 1, (25, *group.subject.inputs))
     draws.integers(0, group.subject.classes, 25)
     records = Records(lesson.inputs, lesson.labels, torch.zeros(25, dtype=torch.int64), (b"",) * 25)
-    bench = Workbench(
-        taught(SUBJECTS[name]).course.model, group.course.task, group.course.plan, torch.device("cpu"), ReferenceEngine()
-    )
+    model, course = taught(SUBJECTS[name]).course.model, group.course
+    bench = Workbench(model, course.task, course.plan, torch.device("cpu"), ReferenceEngine())
     alone = train_plainly(bench, records, draws).astype(np.float32)
     rows = LOOP.make(group.course).updates(group.parameters, [group.lesson(9), lesson])
     assert np.array_equal(rows[1], alone)
@@ -98,13 +99,14 @@ SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=6)
     steps=st.integers(1, 6),
     name=st.sampled_from(["logistic", "softmax without bias", "mlp", "deep mlp with gelu"]),
     loss=st.sampled_from(sorted(LOSSES)),
+    proximal=st.sampled_from([0.0, 0.5]),
     clip=st.sampled_from([None, 0.01, 0.3]),
 )
 @settings(max_examples=60)
 def test_sizes_batches_steps_losses_and_clips_change_nothing(
-    kind, counts: list[int], batch: int, steps: int, name: str, loss: str, clip: float | None
+    kind, counts: list[int], batch: int, steps: int, name: str, loss: str, proximal: float, clip: float | None
 ) -> None:
-    group = taught(STACKS[name], batch=batch, local_steps=steps, loss=loss)
+    group = taught(STACKS[name], batch=batch, local_steps=steps, loss=loss, proximal=proximal)
     lessons = [group.lesson(count, seed, seed - 1.5, steps=steps) for seed, count in enumerate(counts)]
     right = LOOP.make(group.course).updates(group.parameters, lessons)
     kernel = kind.make(group.course)
@@ -232,3 +234,27 @@ def test_values_do_not_print_records() -> None:
     lesson = taught(STACKS["logistic"]).lesson(3)
     assert "tensor" not in repr(lesson)
     assert "array" not in repr(Total(np.ones(2), np.ones(1, bool), None))
+
+
+def test_the_norm_of_a_site_whose_records_cancel_is_still_right() -> None:
+    """Long records that pull in opposite directions: products of float32 alone would not know how long the sum is."""
+    group = taught(STACKS["mlp of one layer"], local_steps=1, batch=40)
+    draws = np.random.default_rng(0)
+    pair = torch.tensor(draws.normal(0, 1, (20, 9)), dtype=torch.float32) * 300
+    inputs = torch.cat([pair, pair + 0.01 * torch.randn(20, 9, generator=torch.Generator().manual_seed(1))])
+    labels = torch.cat([torch.zeros(20, dtype=torch.int64), torch.ones(20, dtype=torch.int64)])
+    lesson = Lesson(inputs, labels, (np.arange(40),))
+    zeros = np.zeros_like(group.parameters)  # all slopes are one half, up or down
+    exact = inputs.double()[20:].sum(0) - inputs.double()[:20].sum(0)
+    norm = 0.2 / 80 * float(exact.norm())
+    bunch = next(bunches([(0, lesson)], lambda _: 1))
+    layer = Factored(torch.zeros(1, 9), torch.zeros(1), Step(0.2, 0.0))
+    layer.open(bunch)
+    layer.forward(bunch.rows[0])
+    layer.backward(torch.tensor([0.5] * 20 + [-0.5] * 20).view(1, 40, 1) / 40)
+    assert float(layer.squares().sqrt()[0]) == pytest.approx(norm, rel=1e-2)
+    crude = (layer._like[:-1] * (layer._slopes[:-1] @ layer._slopes[:-1].t())).sum().clamp(min=0).sqrt() * 0.2
+    assert abs(float(crude) - norm) > 0.1 * norm
+    found = DUAL.make(group.course).total(zeros, [lesson], 1e9)
+    assert found.norms is not None
+    assert found.norms[0] == pytest.approx(norm, rel=1e-2)
