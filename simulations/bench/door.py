@@ -20,7 +20,7 @@ from common.secagg.masks import BITS
 from simulations.bench import secagg as own
 from simulations.bench.accuracy.door import accuracy
 from simulations.bench.chart import draw
-from simulations.bench.results import written
+from simulations.bench.results import rows_written, written
 from simulations.bench.rows import Case, Row
 from simulations.finish import refuse_to_overwrite
 
@@ -134,6 +134,41 @@ def privacy(
     result: dict[str, Any] = {"rows": [row.as_dict() for row in rows], "machine": _machine()}
     if out is not None:
         result["figure"] = str(written(out, result, "privacy.svg", privacy_chart.draw(rows)))
+    console.emit(result if json else {**result, "rows": [row.readable() for row in rows]}, json=json)
+    return console.Exit.DONE
+
+
+@app.command("simulate")
+@console.guarded
+def simulate(
+    *,
+    work: Annotated[list[str] | None, typer.Option(help="W1, W1-DP, W2, W2-DP; repeatable [all].")] = None,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of each engine beside the first.")] = 5,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Measure memory and first rounds, in processes.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option(help="New or empty folder for rows.json.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> console.Exit:
+    """CPU seconds of one simulated round by each kernel, beside a bare loop over the same sites.
+
+    W1: ten sites train a small convolutional network. W2: a thousand train two linear layers. Fifty records a site;
+    "-DP": updates are clipped, and their sum gets noise. One thread; rounds are interleaved, the least is told.
+    """
+    from simulations.bench.simulate import engines_of, measure  # imports torch, which takes seconds
+    from simulations.bench.simulate_works import WORKS
+
+    works = work or list(WORKS)
+    for name in works:
+        one_of(name, "--work", WORKS.keys())
+    if out is not None:
+        refuse_to_overwrite(out)
+    engines = {name: engines_of(WORKS[name]) for name in works}
+    with console.progress("rounds", sum(repeats + 1 + len(each) for each in engines.values()), json=json) as step:
+        rows = [row for name in works for row in measure(name, engines[name], repeats, step, apart=memory)]
+    result: dict[str, Any] = {"rows": [row.as_dict() for row in rows], "machine": _machine()}
+    if out is not None:
+        result["file"] = str(rows_written(out, result))
     console.emit(result if json else {**result, "rows": [row.readable() for row in rows]}, json=json)
     return console.Exit.DONE
 

@@ -51,6 +51,19 @@ class SimulationRow:
         """Plain values."""
         return asdict(self)
 
+    def readable(self) -> dict[str, str]:
+        """The row in units that a person reads."""
+        shown = {
+            "work": self.work,
+            "engine": self.engine,
+            "CPU a round": f"{1e3 * self.cpu_seconds_per_round:.0f} ms",
+            "times bare": f"{self.ratio_floor:.2f}",
+            "sites a second": f"{self.updates_per_second:.0f}",
+        }
+        if self.peak_mb is not None:
+            shown |= {"memory": f"{self.peak_mb:.0f} MB", "first round": f"{self.first_round_seconds:.1f} s"}
+        return shown
+
 
 def engines_of(setting: Setting) -> list[str]:
     """The bare loop and all kernels that are right for the course."""

@@ -93,7 +93,7 @@ WORKS: Mapping[str, Setting] = {
 
 @dataclass(frozen=True, repr=False)
 class Population:
-    """Records of all sites: a class's picture and noise; float32 [sites, records, 1, 28, 28], int64 [sites, records]."""
+    """Records of all sites, each a picture and noise: float32 [sites, records, 1, 28, 28], int64 [sites, records]."""
 
     inputs: Tensor
     labels: Tensor
@@ -103,7 +103,7 @@ def population(setting: Setting) -> Population:
     """The same records every time."""
     draws = child_numpy(0, "records")
     pictures = draws.standard_normal((CLASSES, SIDE, SIDE), dtype=np.float32)
-    pictures = (pictures + np.roll(pictures, 1, 1) + np.roll(pictures, 1, 2)) / 2
+    pictures = (pictures + np.roll(pictures, 1, 1) + np.roll(pictures, 1, 2)) / np.float32(2)
     labels = draws.integers(0, CLASSES, (setting.population, setting.records))
     inputs = draws.standard_normal((*labels.shape, 1, SIDE, SIDE), dtype=np.float32)
     for site, classes in enumerate(labels):

@@ -14,7 +14,7 @@ from torch import Tensor
 from common.learning.batches import Batches
 from simulations.kernels.kernel import Lesson, refuse_outside
 
-FLOATS_AHEAD = 1 << 23  # inputs of lessons that wait for others of their size: 32 MiB
+FLOATS_AHEAD = 1 << 24  # inputs of lessons that wait for others of their size: 64 MiB
 
 
 @dataclass(frozen=True, repr=False, eq=False)

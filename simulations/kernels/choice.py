@@ -110,14 +110,17 @@ def _wrong(kernel: Kernel, parameters: Flat, sites: Iterable[_Compared]) -> str 
     """Why `kernel` is not right, or None."""
     found = []
     for site in sites:
-        found.append(_apart(kernel, parameters, site))
+        try:
+            found.append(_apart(kernel, parameters, site))
+        except RuntimeError as error:
+            return f"it fails: {str(error).splitlines()[0]}"
         if found[0] <= 1.0:
             return None
     if not found:
         return "the first sites learn nothing, or diverge, so it cannot be compared with the loop"
     if len(found) == SITES and max(found[1:]) <= 1.0:
         return None
-    return f"its update of the first site differs from the loop's by {found[0] * RELATIVE:.1g}"
+    return f"its update of the first site differs from the loop's by {found[0]:.3g} times what rounding explains"
 
 
 def _apart(kernel: Kernel, parameters: Flat, site: _Compared) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.parameters import Flat, checked
-from simulations.kernels.kernel import Course, Kind, Lesson, Total, plain_steps, refuse_outside
+from simulations.kernels.kernel import Course, Kind, Lesson, Step, Total, plain_steps, refuse_outside
+from simulations.kernels.loop import Loop
 from simulations.kernels.singly import rows_of, total_of
 
 _NONE = np.zeros(0, np.int64)
@@ -22,14 +24,16 @@ class Convolution:
     """`Kernel` for any model under plain gradient descent; made for convolutions.
 
     All parameters lie in one array, filters with their channels last, so that one copy begins a site and one
-    subtraction ends it. No optimizer object is made.
+    subtraction ends it. No optimizer object is made. A site whose result is not finite is taught again by the loop,
+    which alone says what has diverged: layouts of memory differ in what overflows.
     """
 
     name = "convolution"
 
     def __init__(self, course: Course):
+        self._course = course
         self._model = pooled_first(deepcopy(course.model)).train()
-        self._losses, self._rate = course.task.losses, course.plan.learning_rate
+        self._losses, self._step = course.task.losses, Step.of(course.plan)
         self._parameters = [p for p in self._model.parameters() if p.requires_grad]
         self._places = torch.cat([_channels_last(part) for part in _numbered(self._parameters)])
         self._flat = torch.zeros(self._places.numel())
@@ -55,23 +59,30 @@ class Convolution:
         for lesson in lessons:
             refuse_outside(np.concatenate([_NONE, *lesson.batches]), len(lesson.inputs))
             self._flat.copy_(start)
-            self._take(lesson)
-            yield torch.sub(self._flat, start, out=self._change), lesson.weight
+            self._take(lesson, start)
+            torch.sub(self._flat, start, out=self._change)
+            if not torch.isfinite(self._change.sum()):
+                again = Loop(self._course).updates(parameters, [lesson])[0]
+                self._change.copy_(torch.from_numpy(again)[self._places])
+            yield self._change, lesson.weight
 
     @torch.enable_grad()
-    def _take(self, lesson: Lesson) -> None:
-        """The steps of one site."""
-        image = lesson.inputs.dim() == IMAGES
-        inputs = lesson.inputs.permute(0, 2, 3, 1).contiguous() if image else lesson.inputs
+    def _take(self, lesson: Lesson, start: torch.Tensor) -> None:
+        """The steps of one site from `start`."""
         for taken in lesson.batches:
             rows = torch.from_numpy(taken)
-            batch = inputs.index_select(0, rows)
-            outputs = self._model(batch.permute(0, 3, 1, 2) if image else batch)
-            losses = self._losses(outputs, lesson.labels.index_select(0, rows))
+            batch = lesson.inputs.index_select(0, rows)
+            if batch.dim() == IMAGES:
+                batch = batch.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+            losses = self._losses(self._model(batch), lesson.labels.index_select(0, rows))
             share = torch.full_like(losses, 1.0 / len(rows))
-            slopes = torch.autograd.grad(losses, self._parameters, share, allow_unused=True)
-            reached = [pair for pair in zip(self._views, slopes, strict=True) if pair[1] is not None]
-            torch._foreach_add_([a for a, _ in reached], [b for _, b in reached], alpha=-self._rate)
+            slopes: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+                losses, self._parameters, share, allow_unused=True
+            )
+            reached = [(view, slope) for view, slope in zip(self._views, slopes, strict=True) if slope is not None]
+            if self._step.pull:
+                self._flat.lerp_(start, self._step.pull)
+            torch._foreach_add_(*map(list, zip(*reached, strict=True)), alpha=-self._step.rate)
 
 
 def pooled_first(model: nn.Module) -> nn.Module:
@@ -82,7 +93,7 @@ def pooled_first(model: nn.Module) -> nn.Module:
     if type(model) is not nn.Sequential:
         return model
     layers = list(model)
-    for place, (this, following) in enumerate(zip(layers, layers[1:], strict=False)):
+    for place, (this, following) in enumerate(itertools.pairwise(layers)):
         if type(this) is nn.ReLU and type(following) is nn.MaxPool2d and not following.return_indices:
             layers[place], layers[place + 1] = following, this
     return nn.Sequential(*layers)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from common.parameters import Flat, checked
 from simulations.kernels.bunches import Bunch, bunches
 from simulations.kernels.convolution import CONVOLUTION, Convolution
-from simulations.kernels.kernel import Course, Kind, Lesson, Total
+from simulations.kernels.kernel import Course, Kind, Lesson, Step, Total
 from simulations.kernels.layers import Layer
 from simulations.kernels.singly import refuse_clip
 from simulations.kernels.slopes import slopes_of
@@ -29,7 +29,7 @@ class Taught(NamedTuple):
 class Dual:
     """`Kernel` for stacks of linear layers, activations and norms.
 
-    A site whose result is not finite is taught again by itself, so that what counts as diverged is as in the loop.
+    A site whose result is not finite is taught again by itself, so that what has diverged is what has in the loop.
     """
 
     name = "dual"
@@ -46,7 +46,7 @@ class Dual:
         pieces = []
         for taught in self._taught(parameters, count.places(lessons)):
             rows = _rows(taught.layers)
-            for bad in np.flatnonzero(~np.isfinite(rows).all(1)):
+            for bad in np.flatnonzero(~np.isfinite(rows).all(1)).tolist():
                 rows[bad] = self._alone.updates(parameters, [taught.bunch.placed[bad].lesson])[0]
             pieces.append((taught.bunch.places, rows))
         found = np.zeros((count.seen, self._course.size), np.float32)
@@ -72,7 +72,7 @@ class Dual:
     def _taught(self, parameters: Flat, lessons: Iterator[tuple[int, Lesson]]) -> Iterator[Taught]:
         """All bunches of `lessons`, each to be read before the next."""
         start = torch.from_numpy(checked(parameters, self._course.size))
-        layers = opened(self._stack, start, self._course.plan.learning_rate)
+        layers = opened(self._stack, start, Step.of(self._course.plan))
         batch = self._course.plan.batch
         for bunch in bunches(lessons, lambda records: sites_at_once(self._stack, records, batch)):
             factored = pays(self._stack, bunch.records)

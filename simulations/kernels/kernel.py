@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Lesson:
     """One site's part in a round. Never printed.
 
     inputs   float32 [n, *shape], as the course's model takes them      labels  int64 [n]
-    batches  row numbers of each step (`common.learning.batches`); without any the site's update is zero
+    batches  row numbers, at least one for each step (`common.learning.batches`); without any step the update is zero
     weight   of its update in a sum
     """
 
@@ -110,15 +110,25 @@ class Kind:
     make: Callable[[Course], Kernel] = field(repr=False)
 
 
+class Step(NamedTuple):
+    """parameters - rate * gradient, after they have gone the share `pull` of the way back to the round's start."""
+
+    rate: float
+    pull: float
+
+    @classmethod
+    def of(cls, plan: TrainingPlan) -> Step:
+        """FedProx (Li et al. 2020) adds proximal * (parameters - start) to the gradient; 0 is plain descent."""
+        return cls(plan.learning_rate, plan.learning_rate * plan.proximal)
+
+
 def plain_steps(course: Course) -> str | None:
-    """Why local steps are not `parameters - rate * gradient` on the processor, or None where they are."""
+    """Why local steps are not those of `Step` on the processor, or None where they are."""
     plan = course.plan
     if plan.optimizer != "sgd":
         return f"the optimizer {plan.optimizer} keeps more than the parameters"
     if plan.optimizer_settings.get("weight_decay", 0.0):
         return "weights decay"
-    if plan.proximal:
-        return "steps are pulled to the start"
     if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in course.trainable()):
         return "parameters are not float32 on the processor"
     return None

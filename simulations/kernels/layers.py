@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from simulations.kernels.bunches import Bunch
+from simulations.kernels.kernel import Step
 from simulations.kernels.slopes import FORMS
 
 
@@ -36,10 +37,10 @@ class Layer(Protocol):
 class Linear:
     """`Layer` that holds the weights of each site: pays where batches are not small beside them."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, rate: float, *, first: bool):
+    def __init__(self, weight: Tensor, bias: Tensor | None, step: Step, *, first: bool):
         self._weight = weight.t().contiguous()  # [before, after]
         self._bias = torch.zeros(len(weight)) if bias is None else bias
-        self._biased, self._rate, self._first = bias is not None, rate, first
+        self._biased, self._step, self._first = bias is not None, step, first
 
     def open(self, bunch: Bunch) -> None:
         self.weight = self._weight.expand(bunch.sites, -1, -1).clone()
@@ -51,9 +52,10 @@ class Linear:
 
     def backward(self, slope: Tensor) -> Tensor:
         found = slope if self._first else torch.bmm(slope, self.weight.transpose(1, 2))
-        self.weight.baddbmm_(self._x.transpose(1, 2), slope, alpha=-self._rate)
+        _pull(self.weight, self._weight, self._step)
+        self.weight.baddbmm_(self._x.transpose(1, 2), slope, alpha=-self._step.rate)
         if self._biased:
-            self.bias.add_(slope.sum(1, keepdim=True), alpha=-self._rate)
+            _take(self.bias, self._bias, slope, self._step)
         return found
 
     def squares(self) -> Tensor:
@@ -74,8 +76,8 @@ class Linear:
 class Norm:
     """`Layer` that brings groups of units of each record to mean 0 and deviation 1, then scales and shifts them."""
 
-    def __init__(self, groups: int, epsilon: float, scale: Tensor | None, shift: Tensor | None, rate: float):
-        self._groups, self._epsilon, self._rate = groups, epsilon, rate
+    def __init__(self, groups: int, epsilon: float, scale: Tensor | None, shift: Tensor | None, step: Step):
+        self._groups, self._epsilon, self._step = groups, epsilon, step
         self._starts = [scale, shift]
 
     def open(self, bunch: Bunch) -> None:
@@ -94,9 +96,9 @@ class Norm:
         scale, shift = self._parts
         inner = slope if scale is None else slope * scale
         if scale is not None:
-            scale.add_((slope * self._even).sum(1, keepdim=True), alpha=-self._rate)
+            _take(scale, self._starts[0], slope * self._even, self._step)
         if shift is not None:
-            shift.add_(slope.sum(1, keepdim=True), alpha=-self._rate)
+            _take(shift, self._starts[1], slope, self._step)
         shape = [self._x.shape[-1]]
         flat = inner.reshape(self._x.shape)
         found: Tensor = torch.ops.aten.native_layer_norm_backward(
@@ -130,7 +132,8 @@ class Activation:
         return y
 
     def backward(self, slope: Tensor) -> Tensor:
-        return self._form.slope(slope, self._kept)
+        found: Tensor = self._form.slope(slope, self._kept)
+        return found
 
     def squares(self) -> Tensor:
         return torch.zeros(())
@@ -142,6 +145,18 @@ class Activation:
         return []
 
 
+def _take(now: Tensor, start: Tensor | None, slope: Tensor, step: Step) -> None:
+    """One step of parameters [sites, 1, units] by slopes [sites, batch, units]."""
+    _pull(now, start, step)
+    now.add_(slope.sum(1, keepdim=True), alpha=-step.rate)
+
+
+def _pull(now: Tensor, start: Tensor | None, step: Step) -> None:
+    if step.pull and start is not None:
+        now.lerp_(start, step.pull)
+
+
 def _squares(change: Tensor) -> Tensor:
     """Squared norm of each site's part, float64 [sites]."""
-    return torch.linalg.vector_norm(change.flatten(1), dim=1).double().square()
+    found: Tensor = torch.linalg.vector_norm(change.flatten(1), dim=1).double().square()
+    return found
