@@ -10,4 +10,4 @@ __all__ = ["app"]
 
 _HASTY = 3
 
-rounds.due = lambda work, number: due(work, number) | {_HASTY}  # type: ignore[attr-defined]
+rounds.due = lambda work, number: (due(work, number) or frozenset()) | {_HASTY}  # type: ignore[attr-defined]
