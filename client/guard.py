@@ -23,6 +23,7 @@ from common.privacy.noise import integer_noise
 from common.privacy.spending import Spending, spending
 from common.privacy.units import Unit
 from common.randomness import Entropy
+from common.secagg.rounding import round_within
 
 LANE_LIMIT = 2**62  # beyond it an int64 could overflow when noise is added
 TIGHT = 1 + 1e-9  # by how much a bound may miss the plan's for float rounding
@@ -169,7 +170,8 @@ class Guard:
     ) -> Release:
         """Modes M3 to M5: scale a site's one vector to integers, round, add its share of the noise in M4, settle.
 
-        clipped  lanes in units of the clip, all of the site at most the plan's `record_bound` of them
+        clipped  lanes in units of the clip, all of the site at most the plan's `record_bound` of them; rotated where
+                 the plan has a ring of its own. Rounding is then random, under a norm that is never exceeded
         inner    of a layered plan: what was made under the charge for single records
         Where the coordinator adds the noise, this has none, and only secure aggregation hides it.
         Errors: as `release_sum`.
@@ -177,7 +179,7 @@ class Guard:
         plan = reservation.plan
         if plan.unit is not Unit.SITE:
             raise _unfit("its plan protects single records")
-        self._refuse_unfit(plan, entropy, mechanism="gaussian", mode=plan.mode)
+        self._refuse_unfit(plan, entropy, mechanism=plan.mechanism if plan.bits else "gaussian", mode=plan.mode)
         if plan.layered != (inner is not None):
             raise _unfit("its plan counts on noise for single records, or on none")
         if inner is not None:
@@ -185,7 +187,7 @@ class Guard:
             if update.plan_id != charge.plan.plan_id or update.steps > charge.steps:
                 raise _unfit("it was not made under the plan that was charged for single records")
             self._ledger.append(new_entry(Kind.SETTLE, reserve=charge.seq, steps=update.steps))
-        lanes = _scaled(clipped, plan)
+        lanes = _rounded(clipped, plan, entropy) if plan.bits else _scaled(clipped, plan)
         return self._settled(reservation, lanes if plan.central else lanes + integer_noise(plan, entropy), 1)
 
     def release_counts(self, reservation: Reservation, counted: Counted, entropy: Entropy) -> Release:
@@ -263,21 +265,30 @@ class Guard:
 
 def _scaled(clipped: Clipped, plan: MechanismPlan) -> NDArray[np.int64]:
     """The integers of a sum that is within the plan's bound."""
-    if not clipped.record_bound <= plan.record_bound * TIGHT:
-        raise _unfit(f"one {plan.unit} may add {clipped.record_bound:g}, the plan says {plan.record_bound:g}")
-    scaled = np.rint(_checked(clipped.total, plan) * plan.scale)
+    scaled = np.rint(_bounded(clipped, plan) * plan.scale)
     if np.abs(scaled).max(initial=0.0) > LANE_LIMIT:
         raise _unfit("a lane is too large for an integer")
     return scaled.astype(np.int64)
 
 
+def _rounded(clipped: Clipped, plan: MechanismPlan, entropy: Entropy) -> NDArray[np.int64]:
+    """The integers of a rotated vector, of a norm that is at most the plan's sensitivity. Errors: UPDATE_INVALID."""
+    return round_within(_bounded(clipped, plan) * plan.scale, plan.sensitivity, entropy)
+
+
+def _bounded(clipped: Clipped, plan: MechanismPlan) -> NDArray[np.float64]:
+    if not clipped.record_bound <= plan.record_bound * TIGHT:
+        raise _unfit(f"one {plan.unit} may add {clipped.record_bound:g}, the plan says {plan.record_bound:g}")
+    return _checked(clipped.total, plan)
+
+
 def _checked(value: NDArray[np.float64], plan: MechanismPlan) -> NDArray[np.float64]:
     """`value`, if it has the plan's lanes, in float64 and finite."""
-    if value.shape != (plan.dimension,) or value.dtype != np.float64 or not np.isfinite(value).all():
+    if value.shape != (plan.lanes,) or value.dtype != np.float64 or not np.isfinite(value).all():
         raise Refusal(
             Code.UPDATE_INVALID,
             "Update not released",
-            f"the plan says {plan.dimension} finite lanes in float64",
+            f"the plan says {plan.lanes} finite lanes in float64",
             "Look for another model, or for missing values",
         )
     return value

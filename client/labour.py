@@ -17,7 +17,7 @@ from client.guard import Guard, Inner, Release, Reservation
 from client.holding import Holding, Holdings
 from client.secagg import mask, place_of, refuse_reported
 from client.site import SiteSettings
-from client.site_level import bounded
+from client.site_level import bounded, turned
 from client.trainer import Workbench
 from common.errors import Code, Refusal
 from common.frames import pack, unpack
@@ -29,6 +29,7 @@ from common.privacy.ledger import Ledger
 from common.privacy.units import Unit
 from common.randomness import Entropy
 from common.secagg.codec import Encoded, IntegerCodec
+from common.secagg.distributed import DistributedCodec
 from common.secagg.pairwise.orders import AdvertiseOrder
 from common.secagg.statements import Aggregation, verify_keys
 from common.work import Work, count_shape
@@ -144,7 +145,8 @@ class Labour:
         if plan.unit is Unit.SITE:
             inner = Inner(paid.local, self._privately(paid, paid.local, given, bench)) if paid.local else None
             change = inner.update.value if inner else self._craft.plainly(bench, train, given)
-            return paid.guard.release_site(paid.reservation, bounded(change, plan, order.clip), noise, inner)
+            vector = turned(bounded(change, plan, order.clip), plan, work.turn(order.round))
+            return paid.guard.release_site(paid.reservation, vector, noise, inner)
         if plan.mode == "M1":
             update = self._privately(paid, paid.reservation, given, bench)
             return paid.guard.release_update(paid.reservation, update, bound)
@@ -171,6 +173,8 @@ class Labour:
         codec = work.codec(order.task)
         if isinstance(codec, IntegerCodec):
             return codec.encode(release.lanes.astype(np.int64, copy=False))
+        if isinstance(codec, DistributedCodec):
+            return codec.framed(release.lanes.astype(np.int64, copy=False))
         lanes: NDArray[np.float64] = release.lanes.astype(np.float64, copy=False)
         given = self._assignment(order, work)
         return codec.encode(lanes, given.entropy("rounding"), records=float(given.nominal_records))

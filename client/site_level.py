@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from common.errors import Code, Refusal
 from common.privacy.clipped import Clipped
 from common.privacy.mechanism import MechanismPlan
+from common.secagg.rotation import Rotation
 from common.secagg.rounding import clipped as shortened
 
 
@@ -30,3 +31,13 @@ def bounded(change: NDArray[np.float64], plan: MechanismPlan, clip: float) -> Cl
         within = np.array_equal(short, usable)
         lanes = np.append(lanes, plan.lane_bound if within else -plan.lane_bound)
     return Clipped(lanes, plan.record_bound)
+
+
+def turned(vector: Clipped, plan: MechanismPlan, seed: bytes) -> Clipped:
+    """`vector` as `plan` sends it: rotated where its ring is small, so that no lane needs more room than others.
+
+    seed  public, of the round      Guarantee: its norm stays. Errors: Refusal UPDATE_INVALID for another length.
+    """
+    if not plan.bits:
+        return vector
+    return Clipped(Rotation(plan.dimension).turn(vector.total, seed), vector.record_bound)

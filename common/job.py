@@ -37,7 +37,8 @@ class AggregationSettings:
     protocol          "alm": some sites unmask, two round trips; "bonawitz": all sites hold shares for their
                       neighbours, five round trips, and any site may be lost at any time
     session_rounds    aggregations that one enrolment of unmasking sites serves
-    bits, bound       ring and largest coordinate of an update in range mode (mode M1 and "none")
+    bits, bound       ring and largest coordinate of an update in range mode (mode M1 and "none"). In M4 bits alone, and
+                      with `privacy.mechanism`: fewer of them make reports smaller and the noise somewhat larger
     """
 
     strategy: str

@@ -23,10 +23,12 @@ from common.privacy.plan import LIVE_LANES, MechanismPlan, plan_counts, plan_tra
 from common.privacy.site_plan import plan_local, plan_site
 from common.roster import Roster
 from common.secagg.codec import IntegerCodec, RangeCodec, Sum
+from common.secagg.distributed import DistributedCodec
 from common.secagg.manifest import Manifest
 from common.secagg.wire import SessionRecord
 
 _BINDING = b"hushfed/binding/v2\0"
+_TURN = b"hushfed/turn/v1\0"
 
 
 class About(Protocol):
@@ -80,6 +82,7 @@ class Work:
                 dimension=self.layout.size,
                 quorum=self.sum_min,
                 sites=len(self.roster.ids),
+                bits=self.job.aggregation.bits,
             )
         return plan_training(
             self.job.privacy,
@@ -126,11 +129,13 @@ class Work:
         inner = (self.local,) if task == "train" and self.local else ()
         return (*inner, self.plan(task))
 
-    def codec(self, task: Task) -> IntegerCodec | RangeCodec:
+    def codec(self, task: Task) -> IntegerCodec | RangeCodec | DistributedCodec:
         """How a task's release is written into the ring."""
         sites = self.roster.rules.sites_max
         if task == "evaluate":
             return IntegerCodec(dimension=count_shape(self.job).lanes, sites_max=sites)
+        if self.training.bits:
+            return turned_codec(self.training, sites)
         if self.training.integers:
             return IntegerCodec(dimension=self.training.dimension, sites_max=sites)
         bits, bound = self.job.aggregation.bits, self.job.aggregation.bound
@@ -140,6 +145,10 @@ class Work:
             )
         cap = float(self.roster.most_records)
         return RangeCodec(dimension=self.layout.size, bits=bits, sites_max=sites, bound=bound, weight_cap=cap)
+
+    def turn(self, round_number: int) -> bytes:
+        """The public seed of a round's rotation, where updates are rotated. No guarantee rests on it."""
+        return hashlib.sha256(_TURN + self.job.digest() + struct.pack("<Q", round_number)).digest()
 
     def nominal_of(self, sites: tuple[int, ...]) -> int:
         """Public nominal number of records of these sites."""
@@ -161,6 +170,21 @@ class Work:
         numbers = (about.round, about.attempt, group, about.clip)
         place = struct.pack("<16s8sQQQd", about.run, about.task.encode(), *numbers)
         return hashlib.sha256(_BINDING + self.job.digest() + place + model_digest(self.layout, parameters)).digest()
+
+
+def turned_codec(plan: MechanismPlan, sites_max: int) -> DistributedCodec:
+    """The codec of a plan with a ring of its own, in units of the clip. Errors: Refusal E_RANGE."""
+    return DistributedCodec(
+        dimension=plan.dimension,
+        bits=plan.bits,
+        sites_max=sites_max,
+        clip=plan.record_bound,
+        metrics=0,
+        metric_share=0.0,
+        scale=plan.scale,
+        noise="skellam" if plan.mechanism == "skellam" else "discrete-gaussian",
+        sigma=plan.sigma,
+    )
 
 
 def work_of(job: Job, roster: Roster) -> Work:

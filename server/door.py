@@ -10,6 +10,7 @@ import typer
 from common import console
 from common.errors import Code, Refusal
 from common.job import Job
+from common.privacy import claims
 from common.work import work_of
 from server.coordinator import manifest_of
 from server.job import read_job
@@ -32,7 +33,7 @@ def check(
     federation: Annotated[Path, typer.Option(help="Folder of the federation.")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> console.Exit:
-    """Refuse a job whose settings cannot live together; otherwise show the noise it will use."""
+    """Refuse a job whose settings cannot live together; otherwise show its noise, its reports and what it promises."""
     coordinator = federation / "coordinator"
     if not (coordinator / "manifest.json").exists():
         why = "it holds no coordinator/manifest.json"
@@ -40,6 +41,8 @@ def check(
     manifest = manifest_of(coordinator)
     read = read_job(job, manifest)
     work = work_of(read, manifest)
+    plans = (*work.plans("train"), work.counting) if read.privacy.private else ()
+    planned = [(plan, plan.steps * plan.releases) for plan in plans]
     console.emit(
         {
             "status": "ok",
@@ -47,9 +50,12 @@ def check(
             "digest": read.digest().hex(),
             "manifest": manifest.digest.hex(),
             "parameters": work.layout.size,
+            "report_bytes": work.codec("train").ring.packed,
             "noise_multiplier": work.training.noise_multiplier,
+            "noise_deviation": work.training.sum_deviation * work.training.honest**0.5,
             "releases": work.training.releases,
             "counts_noise_multiplier": work.counting.noise_multiplier,
+            "claims": claims.promise("in this job", planned, work.training.delta).sentences() if planned else [],
             **_promised(read, len(manifest.sites)),
         },
         json=json,

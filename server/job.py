@@ -214,7 +214,7 @@ def _check_codec(job: Job) -> None:
             "updates are sent as integers of that ring, each coordinate clipped to that bound",
             "Give both, such as bits = 24 and bound = 0.1",
         )
-    if not ranged and any(given):
+    if not ranged and (given[1] or (given[0] and job.privacy.mode != "M4")):
         raise _invalid(
             f"aggregation.bits or aggregation.bound in mode {job.privacy.mode}",
             "ring and scale follow from the noise there",

@@ -13,6 +13,7 @@ from common.privacy.correlated import next_noise
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.noise import integer_noise, normals
 from common.randomness import Entropy, child_numpy, noise_source
+from common.secagg.distributed import DistributedCodec
 from common.work import Work
 from server.aggregation import Part
 from server.checkpoints import State
@@ -41,7 +42,7 @@ def site_updates(work: Work, parts: Sequence[Part], state: State, number: int) -
     rows, within, sites = [], 0.0, 0
     for part in parts:
         noise, past = _noise(plan, entropy, past) if plan.central else (np.zeros(plan.dimension), past)
-        lanes = part.sum.values / plan.scale + noise
+        lanes = _opened(work, part, number) + noise
         rows.append(clip * lanes[:size] / len(part.sites))
         within, sites = within + float(lanes[size:].sum()), sites + len(part.sites)
     last = number == work.job.rounds  # who has the noise can take it off again
@@ -50,6 +51,14 @@ def site_updates(work: Work, parts: Sequence[Part], state: State, number: int) -
         share = 0.5 + within / (2 * plan.lane_bound * sites)
         state = replace(state, clip=_followed(clip, share, work))
     return np.stack(rows), state
+
+
+def _opened(work: Work, part: Part, number: int) -> NDArray[np.float64]:
+    """A sum in units of the clip, float64 [dimension]: turned back, where the job's sites rotate their updates."""
+    codec = work.codec("train")
+    if isinstance(codec, DistributedCodec):
+        return codec.total(part.sum, work.turn(number))
+    return part.sum.values / work.training.scale
 
 
 def _noise(

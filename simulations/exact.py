@@ -7,15 +7,18 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from client.site_level import bounded
+from client.site_level import bounded, turned
 from common.errors import Code, Refusal
 from common.orders import Task
+from common.privacy.clipped import Clipped
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.noise import integer_noise
 from common.privacy.units import Unit
 from common.randomness import child
 from common.secagg.codec import RangeCodec, Sum
-from common.work import Work
+from common.secagg.masks import reduce
+from common.secagg.rounding import round_within
+from common.work import Work, turned_codec
 from server.aggregation import Gathered, Part
 from server.checkpoints import State
 from server.cohort import Patience
@@ -77,8 +80,10 @@ class ExactSums:
             found = self._engine.gradients(turn, sites)
             return Part(tuple(sites), self._integers(turn, plan, ((site, each.total) for site, each in found)))
         if plan.unit is Unit.SITE:
-            lanes = ((site, bounded(each, plan, clip).total) for site, each in self._changes(turn, sites))
-            return Part(tuple(sites), self._integers(turn, plan, lanes))
+            vectors = ((site, bounded(each, plan, clip)) for site, each in self._changes(turn, sites))
+            if plan.bits:
+                return Part(tuple(sites), self._turned(turn, plan, vectors))
+            return Part(tuple(sites), self._integers(turn, plan, ((site, each.total) for site, each in vectors)))
         part = self._private_total(turn, sites) if plan.mode == "M1" else self._plain_total(turn, sites)
         notes.refused.update(dict.fromkeys(set(sites).difference(part.sites), Code.UPDATE_INVALID))
         return part if len(part.sites) >= self._work.job.aggregation.quorum else None
@@ -100,6 +105,18 @@ class ExactSums:
                 total += integer_noise(plan, self._ground.assignment(site, turn.task, turn.place).entropy("noise"))
             count += 1
         return Sum(count, total, _NONE)
+
+    def _turned(self, turn: Turn, plan: MechanismPlan, vectors: Iterable[tuple[int, Clipped]]) -> Sum:
+        """The sum of each site's rotated and rounded vector with its noise, in a ring in which lanes may wrap."""
+        codec, seed, count = turned_codec(plan, self._work.roster.rules.sites_max), self._work.turn(turn.round), 0
+        total = codec.ring.zeros()
+        for site, each in vectors:
+            noise = self._ground.assignment(site, turn.task, turn.place).entropy("noise")
+            lanes = turned(each, plan, seed).total * plan.scale
+            integers = round_within(lanes, plan.sensitivity, noise) + integer_noise(plan, noise)
+            total += codec.framed(integers).lanes
+            count += 1
+        return codec.open_sum(reduce(codec.ring, total), count)
 
     def _private_total(self, turn: Turn, sites: Sequence[int]) -> Part:
         found = self._engine.privately(turn, sites)

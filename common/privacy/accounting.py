@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, lru_cache
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
 
 from common.config import finite
 from common.errors import Code, Refusal
+from common.privacy.charges import Charge, beyond_distance, total_distance
 from common.privacy.integers import summed_gaussians
+from common.privacy.renyi import ORDERS, divergence, epsilon_of
 
 REPORT = 1e-4  # interval of the discretised privacy loss, for reports and audits
 ONLINE = 5e-4  # for gates: at 1e-3, 15 000 steps would print 0.01 too much
@@ -26,32 +30,6 @@ MOST_RECORDS = 10_000  # of one person
 LEAST_SIGMA = 0.05  # below it a single sum costs an epsilon of hundreds
 LARGEST_SIGMA = 1e6  # calibration looks no further
 FINEST = 1e6  # points that the mean privacy loss may span before the interval is widened
-
-STRIDE = 1e-6  # by how much a first guess at epsilon may be too large
-
-Mechanism = Literal["gaussian", "discrete-gaussian", "none"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Charge:
-    """`steps` releases of one mechanism, as the accountant sees them.
-
-    mechanism   "gaussian" for sums noised by N(0, (sigma * sensitivity)^2) or integers statistically close to it;
-                "discrete-gaussian" for integer counts of sensitivity 1; "none" for a release without noise
-    q           chance of each record to be in a step, independently of all others
-    sigma       noise multiplier, standard deviation over sensitivity
-    terms       discrete Gaussians whose sum is the noise; their exact sum is accounted for, not one like it
-    divergence  bound on the Kullback-Leibler divergence of one step's noise from the ideal one, in nats
-    distance    bound on the statistical distance that comes on top of it, per step
-    """
-
-    mechanism: Mechanism
-    q: float
-    sigma: float
-    steps: int
-    terms: int = 1
-    divergence: float = 0.0
-    distance: float = 0.0
 
 
 @cache
@@ -137,23 +115,18 @@ def total_epsilon(charges: Iterable[Charge], delta: float, interval: float = REP
 
     The distance of each integer mechanism from the ideal one is paid from delta: the figure is the smallest epsilon
     with delta_ideal(epsilon) + (1 + e^epsilon) * distance <= delta, and `math.inf` if there is none.
+    Vectors of integers have two such figures, by Rényi divergences and by the Gaussian they are close to. Both hold,
+    so the smaller one counts.
     """
     finite(delta, "delta", above=0, below=1)
+    listed = list(charges)
+    if any(charge.vector for charge in listed):
+        return min(_by_orders(listed, delta), _as_gaussians(listed, delta, interval))
     spent: Counter[Charge] = Counter()
-    for charge in charges:
+    for charge in listed:
         spent[replace(charge, steps=1)] += charge.steps
     merged = tuple(sorted((replace(one, steps=steps) for one, steps in spent.items() if steps), key=repr))
     return _epsilon(merged, delta, max(interval, math.fsum(map(_mean_loss, merged)) / FINEST))
-
-
-def total_distance(charges: Iterable[Charge]) -> float:
-    """Statistical distance of all `charges` together from their ideal mechanisms.
-
-    Divergences add up along adaptive steps (chain rule); Pinsker's inequality turns their sum into a distance.
-    """
-    listed = list(charges)
-    divergence = math.fsum(charge.divergence * charge.steps for charge in listed)
-    return math.sqrt(divergence / 2) + math.fsum(charge.distance * charge.steps for charge in listed)
 
 
 def smallest_sigma(cost: Callable[[float, float], float], epsilon: float, interval: float = ONLINE) -> float:
@@ -225,26 +198,19 @@ def _epsilon(charges: tuple[Charge, ...], delta: float, interval: float) -> floa
     return beyond_distance(lambda left: float(loss.get_epsilon_for_delta(left)), delta, total_distance(charges))
 
 
-def beyond_distance(ideal: Callable[[float], float], delta: float, distance: float) -> float:
-    """The smallest epsilon with delta_ideal(epsilon) + (1 + e^epsilon) * distance <= delta, or `math.inf`.
+def _by_orders(charges: list[Charge], delta: float) -> float:
+    """By Rényi divergences, which hold for any change of bounded norm."""
+    curve = np.zeros(len(ORDERS))
+    for one in charges:
+        curve += one.steps * np.array([divergence(one, order) for order in ORDERS])
+    return epsilon_of(curve, delta, total_distance(charges))
 
-    ideal     epsilon of the ideal mechanisms at a delta      distance  of the real ones from them, in total variation
-    """
 
-    def at(guess: float) -> float:
-        left = delta - (1 + math.exp(min(guess, 700))) * distance
-        return ideal(left) if left > 0 else math.inf
-
-    found = ideal(delta)
-    step = STRIDE
-    # `at` grows with its argument, so any guess with at(guess) <= guess lies above the least fixed point,
-    # and at(guess) between the two: a figure on the safe side after two or three looks.
-    while distance and math.isfinite(found):
-        again = at(found + step)
-        if again <= found + step:
-            return again
-        found, step = again, 2 * step
-    return found
+def _as_gaussians(charges: list[Charge], delta: float, interval: float) -> float:
+    """By the Gaussians that noisy vectors of integers are close to; `math.inf` where that is not proved."""
+    close = [one.as_gaussian() if one.vector else one for one in charges]
+    known = [one for one in close if one is not None]
+    return total_epsilon(known, delta, interval) if len(known) == len(close) else math.inf
 
 
 def _composed(charges: tuple[Charge, ...], interval: float) -> Any:

@@ -176,7 +176,8 @@ def _claim(site: str, made: Sequence[tuple[MechanismPlan, int]], spent: Spending
 def _accountant(spent: Spending) -> str:
     orders = ", ".join(f"order {order} for {what}" for what, order in sorted(spent.orders.items()))
     later = "jobs planned after others had released something are added up by a Rényi filter"
-    return f"{accountant()}; {later}, {orders}" if orders else accountant()
+    told = f"{accountant()}; {later}, {orders}" if orders else accountant()
+    return f"{told}; for {', '.join(spent.rings)} Rényi divergences at whole orders, if less" if spent.rings else told
 
 
 def _side(unit: Unit, epsilon: float, made: Sequence[tuple[MechanismPlan, int]]) -> Side:

@@ -10,14 +10,14 @@ added to record-level figures.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import finite
 from common.errors import Code, Refusal
-from common.privacy.accounting import LARGEST_SIGMA, MOST_STEPS, smallest_sigma
+from common.privacy.accounting import MOST_STEPS
 from common.privacy.renyi import Shift, discrete_gaussian_curve, epsilon_of, skellam_curve
 from common.privacy.units import Adversary, Unit
 from common.secagg.distributed import WIDEST, DistributedCodec, IntegerNoise
@@ -26,6 +26,7 @@ from common.secagg.rounding import rounded_norm
 from common.secagg.skellam import SIGMA_MAX
 
 SPAN = 4  # standard deviations of a lane's sum that fit the ring: about 6e-5 of the lanes wrap
+WITHIN = 1 - 1e-12  # so that float rounding leaves a product below the limit that it was divided from
 UNIT, ADVERSARY = Unit.SITE, Adversary.SERVER_AND_COLLUDERS
 
 
@@ -92,7 +93,7 @@ class SiteMechanism:
         spread = self.bound**2 * self.sites_max**2 / self._lanes + self.sites_max * self.local_deviation**2
         fitting = math.sqrt(self._room) / (2 * SPAN * math.sqrt(spread))
         drawable = SIGMA_MAX / self.local_deviation if self.noise == "skellam" else math.inf
-        return min(fitting, drawable, WIDEST / self.bound)
+        return min(fitting, WITHIN * drawable, WITHIN * WIDEST / self.bound)
 
     @property
     def codec(self) -> DistributedCodec:
@@ -140,29 +141,6 @@ class SiteMechanism:
     def _room(self) -> float:
         """(2^b)² less the part that rounding of all sites takes."""
         return 4.0**self.bits - SPAN**2 * self.sites_max
-
-
-def calibrated(mechanism: SiteMechanism, *, epsilon: float, delta: float, releases: int) -> SiteMechanism:
-    """`mechanism` with the least noise multiplier, in steps of 0.0001, at which `releases` keep epsilon and delta.
-
-    Errors: Refusal JOB_INVALID if rounding to so few bits costs more than epsilon, whatever the noise.
-    """
-
-    finite(epsilon, "epsilon", above=0)
-
-    def cost(multiplier: float, _interval: float = 0.0) -> float:
-        return epsilon_of(replace(mechanism, noise_multiplier=multiplier).curve(releases), delta, 0.0)
-
-    if cost(LARGEST_SIGMA) > epsilon:
-        raise _refused(
-            f"epsilon = {epsilon:g} over {releases} releases",
-            f"rounding to {mechanism.bits} bits costs more than that, whatever the noise",
-            "Take more bits, fewer releases or a smaller model",
-        )
-    found = replace(mechanism, noise_multiplier=smallest_sigma(cost, epsilon))
-    while found.epsilon(releases, delta) > epsilon:  # the distance of the sampler, which the search leaves out
-        found = replace(found, noise_multiplier=round(found.noise_multiplier + 0.0001, 4))
-    return found
 
 
 def _refused(what: str, why: str, do: str) -> Refusal:

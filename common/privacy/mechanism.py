@@ -9,12 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from common.config import canonical
-from common.privacy.accounting import Charge, Mechanism
+from common.privacy.charges import Charge, Mechanism
 from common.privacy.correlated import column_norm
 from common.privacy.integers import EXACT_BELOW, gaussian_divergence, sum_distance
 from common.privacy.settings import Mode
 from common.privacy.units import Adversary, Relation, Unit
 from common.randomness import NoiseKind
+from common.secagg.rotation import Rotation
+from common.secagg.rounding import rounded_norm
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -41,7 +43,9 @@ class MechanismPlan:
     steps, releases   accounted steps in one release, and releases that the target epsilon affords
     dimension         lanes that carry noise: parameters and live metrics, or cells
     honest            sites whose noise counts
-    scale             g, integers for one unit of `record_bound`; a power of two, so that scaling is exact
+    scale             g, integers for one unit of `record_bound`; a power of two, so that scaling is exact, but where
+                      rounding is random
+    bits              b, of a ring in which vectors are rotated, rounded at random and may wrap; 0: none wraps, 32 bits
     separation        rounds between two turns of a site, and how far noise is correlated; 0: every round is its own
     adaptive          whether the clip follows the norms of updates
     layered           whether it is one of two for the same release: noise for single records, inside noise for the site
@@ -70,6 +74,7 @@ class MechanismPlan:
     relation: Relation
     adversary: Adversary
     noise: NoiseKind
+    bits: int = 0
     separation: int = 0
     adaptive: bool = False
     layered: bool = False
@@ -104,14 +109,22 @@ class MechanismPlan:
         """Whether nothing may be claimed: no noise, or noise that can be repeated."""
         return self.mechanism == "none" or self.noise != "system"
 
+    @cached_property
+    def lanes(self) -> int:
+        """Integers or reals that leave a site in one release: of a rotated vector some more than it has dimensions."""
+        return Rotation(self.dimension).lanes if self.bits else self.dimension
+
     @property
     def sensitivity(self) -> float:
         """Most that one unit moves what is noised, in L2 norm and in the units of the noise.
 
-        Rounding a sum to integers moves each of d lanes by at most 1 more: g B + sqrt(d).
+        Rounding a sum to integers moves each of d lanes by at most 1 more: g B + sqrt(d). Random rounding is repeated
+        until its result has the norm that `rounded_norm` says.
         """
         if self.purpose == "counts":
             return 1.0
+        if self.bits:
+            return rounded_norm(self.scale * self.record_bound, self.lanes)
         bound = self.record_bound * ROUNDING
         return self.scale * bound + math.sqrt(self.dimension) if self.integers else bound
 
@@ -131,6 +144,8 @@ class MechanismPlan:
     def charge(self, steps: int | None = None) -> Charge:
         """What `steps` accounted steps cost (all steps of one release if not given)."""
         steps = self.steps if steps is None else steps
+        if self.bits:
+            return self._charge_of_a_vector(steps)
         noisy = self.integers and self.mechanism != "none" and not self.separation
         counts = self.mechanism == "discrete-gaussian"
         total = self.sigma * math.sqrt(self.honest)
@@ -144,6 +159,18 @@ class MechanismPlan:
             terms=self.honest if exact else 1,
             divergence=gaussian_divergence(total, self.dimension) if noisy and not counts else 0.0,
             distance=self.dimension * apart if noisy else 0.0,
+        )
+
+    def _charge_of_a_vector(self, steps: int) -> Charge:
+        return Charge(
+            mechanism=self.mechanism,
+            q=self.sampling_rate,
+            sigma=self.noise_multiplier,
+            steps=steps,
+            terms=self.honest,
+            norm=self.sensitivity,
+            lanes=self.lanes,
+            distance=self.lanes * self.honest * SAMPLER,
         )
 
     def event(self, steps: int | None = None) -> DpEvent:

@@ -46,7 +46,9 @@ def _fill(pairs: NDArray[np.float64], entropy: Entropy) -> None:
 
 
 def integer_noise(plan: MechanismPlan, entropy: Entropy) -> NDArray[np.int64]:
-    """This site's share of the noise that `plan` accounts for: discrete Gaussian, int64 [plan.dimension]."""
+    """This site's share of the noise that `plan` accounts for, int64 [plan.lanes]: discrete Gaussian, or Skellam."""
     from common.secagg.discrete import discrete_gaussian
+    from common.secagg.skellam import skellam
 
-    return discrete_gaussian(plan.sigma, plan.dimension, entropy)
+    draw = skellam if plan.mechanism == "skellam" else discrete_gaussian
+    return draw(plan.sigma, plan.lanes, entropy)

@@ -1,15 +1,20 @@
-"""Rényi curves of integer noise that several sites add up: what a change of bounded norm costs at each order."""
+"""Rényi divergences: of integer noise that several sites add up, of counts, of sampled Gaussians.
+
+Source: for the Poisson-sampled Gaussian Mironov, Talwar and Zhang 2019, section 3.3.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln, logsumexp
 
 from common.config import finite
-from common.privacy.accounting import beyond_distance
+from common.privacy.charges import Charge, beyond_distance
 from common.privacy.integers import log_ratio
 
 # Whole numbers: only for them the curve of Skellam noise is proved.
@@ -82,3 +87,29 @@ def epsilon_of(curve: NDArray[np.float64], delta: float, distance: float) -> flo
         return float(rdp_privacy_accountant.compute_epsilon(orders, curve[known], left)[0])
 
     return beyond_distance(ideal, delta, distance)
+
+
+def divergence(charge: Charge, order: int) -> float:
+    """Rényi divergence of a whole order of one step of `charge`, in nats; `math.inf` without noise."""
+    if charge.mechanism == "none":
+        return math.inf
+    if charge.mechanism == "gaussian":
+        return _sampled_gaussian(charge.q, charge.sigma, order)
+    each = charge.sigma * charge.norm / math.sqrt(charge.terms)
+    shift = Shift(norm=charge.norm, lanes=charge.lanes, sigma=each, terms=charge.terms)
+    return float(_curve(charge.mechanism, shift)[ORDERS.index(order)])
+
+
+@lru_cache(maxsize=64)
+def _curve(mechanism: str, shift: Shift) -> NDArray[np.float64]:
+    return discrete_gaussian_curve(shift) if mechanism == "discrete-gaussian" else skellam_curve(shift)
+
+
+@lru_cache(maxsize=4096)
+def _sampled_gaussian(q: float, sigma: float, order: int) -> float:
+    if q == 1:
+        return order / (2 * sigma**2)
+    taken = np.arange(order + 1)
+    chosen = gammaln(order + 1) - gammaln(taken + 1) - gammaln(order - taken + 1)
+    terms = chosen + taken * math.log(q) + (order - taken) * math.log1p(-q) + taken * (taken - 1) / (2 * sigma**2)
+    return max(0.0, float(logsumexp(terms))) / (order - 1)

@@ -8,6 +8,7 @@ from typing import Literal
 from common.config import finite
 from common.errors import Code, Refusal
 from common.randomness import NoiseKind
+from common.secagg.distributed import IntegerNoise
 
 Mode = Literal["M1", "M2", "M3", "M4", "M5", "none"]
 SITE_LEVEL: frozenset[Mode] = frozenset({"M3", "M4", "M5"})
@@ -22,6 +23,7 @@ _ASKED: dict[Mode, frozenset[str]] = {  # what each mode needs; metric_share > 0
     "M5": _EACH | {"separation"},
 }
 _MAY: dict[Mode, frozenset[str]] = dict.fromkeys(SITE_LEVEL, frozenset({"quantile", "local"}))
+_MAY["M4"] |= {"mechanism"}
 _ALL = frozenset().union(*_ASKED.values(), *_MAY.values()) | {"loss_bound"}
 
 
@@ -58,6 +60,9 @@ class PrivacySettings:
     separation          M5: rounds from one turn of a site to its next, at least; sites hold the coordinator to it
     quantile            M3 to M5: the clip follows this share of the updates' norms; not given: the clip is fixed
     local               M3 to M5: noise for single records besides
+    mechanism           M4: what each site's noise is drawn from where `aggregation.bits` names a ring: vectors are then
+                        rotated and rounded at random, and a lane in 16 000 may wrap. "discrete-gaussian" (Kairouz, Liu
+                        and Steinke 2021) or "skellam" (Agarwal, Kairouz and Liu 2021)
     metric_share        M2: bound of the live loss and accuracy lanes over `clip`; 0 sends neither
     loss_bound          losses above it count as it; needed where metric_share > 0
     evaluation_epsilon  of all counts over held-out records, which are other records than those trained on
@@ -75,6 +80,7 @@ class PrivacySettings:
     separation: int | None = None
     quantile: float | None = None
     local: LocalPrivacy | None = None
+    mechanism: IntegerNoise | None = None
     metric_share: float | None = None
     loss_bound: float | None = None
     evaluation_epsilon: float | None = None

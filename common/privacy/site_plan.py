@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 
-from common.privacy.fitting import calibrated, fitted_and_calibrated
+from common.privacy.fitting import calibrated, fitted_and_calibrated, turned_and_calibrated, unfit
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.plan import asked, honest_of, plain_plan, plan_training, too_large
 from common.privacy.settings import LocalPrivacy, PrivacySettings
@@ -44,11 +44,14 @@ def plan_local(
 
 
 @lru_cache(maxsize=256)
-def plan_site(settings: PrivacySettings, *, rounds: int, dimension: int, quorum: int, sites: int) -> MechanismPlan:
+def plan_site(
+    settings: PrivacySettings, *, rounds: int, dimension: int, quorum: int, sites: int, bits: int | None = None
+) -> MechanismPlan:
     """The plan of one round's release in which a unit is a whole site: one vector, an update over the clip.
 
     rounds  of the job        dimension  trainable parameters of the model
     quorum, sites  fewest and most reports in one sum; the fewest also if the coordinator lies
+    bits  of the ring, where the job names one: vectors are then rotated, and noised by the settings' `mechanism`
     A clip that adapts adds one lane, which says whether the update was clipped, with noise of `_SPREAD` sites.
     Guarantee: as `plan_training`. Errors: Refusal JOB_INVALID, CONFIG_INVALID.
     Source: McMahan et al. 2018 (M3); Kairouz, Liu and Steinke 2021 (M4); Kalinin and Lampert 2024 (M5); Andrew et al.
@@ -56,6 +59,7 @@ def plan_site(settings: PrivacySettings, *, rounds: int, dimension: int, quorum:
     """
     if asked(settings.delta) * sites >= 1:
         raise too_large(settings.delta, sites, "sites")
+    _refuse_half_a_codec(settings, bits)
     turns = -(-rounds // settings.separation) if settings.separation else rounds
     start = replace(
         plain_plan(settings, dimension + (settings.quantile is not None), steps=1, releases=turns),
@@ -74,11 +78,25 @@ def plan_site(settings: PrivacySettings, *, rounds: int, dimension: int, quorum:
         adaptive=settings.quantile is not None,
         layered=settings.local is not None,
     )
-    if not start.adaptive:
+    if start.adaptive:
+        share = _bit_share(calibrated(start).noise_multiplier, sites)
+        start = replace(start, lane_bound=share, record_bound=math.hypot(1.0, share))
+    if bits is None or settings.mechanism is None:
         return fitted_and_calibrated(start, sites, float(sites))
-    share = _bit_share(calibrated(start).noise_multiplier, sites)
-    start = replace(start, lane_bound=share, record_bound=math.hypot(1.0, share))
-    return fitted_and_calibrated(start, sites, float(sites))
+    return turned_and_calibrated(start, sites, (bits, settings.mechanism))
+
+
+def _refuse_half_a_codec(settings: PrivacySettings, bits: int | None) -> None:
+    """The ring and the noise in it are chosen together, or neither is."""
+    if bits is not None and settings.mechanism is None:
+        does = 'Add privacy.mechanism = "discrete-gaussian"' if settings.mode == "M4" else "Remove aggregation.bits"
+        raise unfit(f"aggregation.bits = {bits} in mode {settings.mode}", "no noise is chosen for such a ring", does)
+    if bits is None and settings.mechanism is not None:
+        raise unfit(
+            f"privacy.mechanism = {settings.mechanism!r} without aggregation.bits",
+            "nothing says for which ring its noise is drawn",
+            "Add aggregation.bits, such as 20, or remove the line",
+        )
 
 
 def _bit_share(multiplier: float, sites: int) -> float:

@@ -28,6 +28,7 @@ class Spending:
     site     of the whole site; None if a training release protects single records only, or there was none
     orders   of the Rényi filter, by what is protected, where releases have more than one plan: the later ones may have
              been chosen by looking at what was released, and composing privacy loss distributions does not allow that
+    rings    noise of integers in rings of few bits, in words: Rényi divergences account for it, where that is less
     void     why nothing may be claimed; empty if the guarantee holds
     """
 
@@ -36,6 +37,7 @@ class Spending:
     void: tuple[str, ...]
     site: float | None = None
     orders: dict[str, int] = field(default_factory=dict)
+    rings: tuple[str, ...] = ()
 
     @property
     def epsilon(self) -> float:
@@ -66,7 +68,9 @@ def spending(charges: Sequence[tuple[MechanismPlan, int]], delta: float, interva
     site = _together(whole, delta, interval) if train and all(plan.bounds_sites for plan in train) else None
     summed = {"training records": records["train"], "held-out records": records["holdout"], "the site": whole}
     orders = {name: _order(those, delta) for name, those in summed.items() if len(those) > 1}
-    return Spending(delta, nominal, tuple(sorted({why for plan, _ in counted for why in _void(plan)})), site, orders)
+    void = tuple(sorted({why for plan, _ in counted for why in _void(plan)}))
+    rings = sorted({f"{plan.mechanism} noise in {plan.bits} bits" for plan, _ in counted if plan.bits})
+    return Spending(delta, nominal, void, site, orders, tuple(rings))
 
 
 def _merged(charges: Iterable[tuple[MechanismPlan, int]]) -> list[tuple[MechanismPlan, int]]:

@@ -122,6 +122,14 @@ class DistributedCodec:
         turned *= weight * self.scale
         integers = round_within(turned, self.norm, entropy)
         integers += self._noise(entropy)
+        return self.framed(integers)
+
+    def framed(self, integers: NDArray[np.int64]) -> Encoded:
+        """Rounded and noised integers [lanes] in the ring: those that `encode` makes of a vector.
+
+        Errors: Refusal UPDATE_INVALID for another length.
+        """
+        check_length(integers, self.rotation.lanes)
         encoded = framed(self.ring, integers.size, np.zeros(0, np.int64))
         encoded.lanes[: integers.size] = lower(self.ring, integers)
         return encoded

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from common.secagg.lanes import check_length, out_of_range
 
-BLOCK = 1 << 16  # largest block that is mixed within itself
+BLOCK, SHORT = 1 << 16, 1 << 6  # largest block that is mixed within itself, and smallest of a vector that is longer
+PADDED = 16  # one padded lane for so many values at most, where a block of SHORT or more allows it
 _SIGNS = b"hushfed/rotation/v1\0"
 _Vector: TypeAlias = NDArray[np.float64]
 
@@ -23,8 +24,9 @@ class Rotation:
     """Random signs, then a Walsh-Hadamard transform of each block. Norms and inner products stay.
 
     dimension  d, values of a vector before it is padded with zeros
-    Blocks hold 2^16 values, or the next power of two from d for shorter vectors, so padding adds fewer than 2^16.
-    Value j belongs to block j mod B: neighbouring values, those of one layer, spread over all B blocks.
+    Every lane costs bytes, so blocks hold 2^16 values or the largest smaller power of two that pads by at most d/16;
+    64 if none does; the next power of two from d for vectors of fewer. Value j belongs to block j mod B:
+    neighbouring values, those of one layer, spread over all B blocks.
     Source: Kairouz, Liu and Steinke 2021, algorithm 1; Ailon and Chazelle 2009. Errors: Refusal E_RANGE.
     """
 
@@ -37,7 +39,10 @@ class Rotation:
     @property
     def block(self) -> int:
         """Values of one block, a power of two."""
-        return min(BLOCK, 1 << (self.dimension - 1).bit_length())
+        size = min(BLOCK, 1 << (self.dimension - 1).bit_length())
+        while size > SHORT and PADDED * (-self.dimension % size) > self.dimension:
+            size //= 2
+        return size
 
     @property
     def lanes(self) -> int:

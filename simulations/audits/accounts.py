@@ -11,6 +11,7 @@ from common.privacy.chain import read_chain
 from common.privacy.entries import Entry, Kind, Line, check_signature, parse_public
 from common.privacy.mechanism import MechanismPlan, Partition
 from common.privacy.spending import Spending, spending_of
+from common.secagg.masks import BITS
 from simulations.audits.problems import Finding, Problem
 from simulations.audits.runs import Run
 
@@ -129,6 +130,8 @@ def _sound(entry: Entry) -> bool:
             1 <= entry.steps <= MOST_STEPS,
             0 < plan.scale <= MOST_LANES,
             0 <= plan.record_bound <= MOST_LANES,
+            plan.bits in (0, *BITS),
+            bool(plan.bits) or plan.mechanism != "skellam",
         )
     )
 

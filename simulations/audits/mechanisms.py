@@ -21,7 +21,7 @@ from client.craft import unpaid
 from client.guard import Guard
 from client.limits import Limit
 from client.private_step import train_privately
-from client.site_level import bounded
+from client.site_level import bounded, turned
 from client.trainer import Workbench, gradient_lanes
 from common.data import Records
 from common.errors import Code, Refusal
@@ -39,6 +39,8 @@ from common.privacy.sampler import poisson
 from common.privacy.units import Unit
 from common.randomness import Entropy, SystemEntropy
 from common.secagg.masks import reduce
+from common.secagg.rotation import Rotation
+from common.secagg.rounding import round_within
 from simulations.audits.games import Coins, Release, Scores
 
 Source = Callable[[], Entropy]  # a new stream for each use, as a site draws one for each release
@@ -143,14 +145,21 @@ def _sites(plan: MechanismPlan, members: Coins, source: Source) -> Scores:
 
 def _one_sum(plan: MechanismPlan, members: Coins, source: Source) -> Scores:
     """One sum: of `honest` sites with noise each, or of all with the coordinator's."""
-    total = np.zeros(plan.dimension)
+    total, seed = np.zeros(plan.lanes), source().bytes(32)
     for place, member in enumerate(members):
         change = np.zeros(plan.dimension)
         change[place] = LOUD * plan.clip * bool(member)
-        total += np.rint(bounded(change, plan, 0.0).total * plan.scale)
+        vector = turned(bounded(change, plan, 0.0), plan, seed).total * plan.scale
+        total += round_within(vector, plan.sensitivity, source()) if plan.bits else np.rint(vector)
     for _ in range(1 if plan.central else plan.honest):
         total += integer_noise(plan, source())
-    return total / plan.scale
+    return (_turned_back(total, plan, seed) if plan.bits else total) / plan.scale
+
+
+def _turned_back(total: Scores, plan: MechanismPlan, seed: bytes) -> Scores:
+    """What a sum that may have wrapped says of each canary, in integers."""
+    half = 2.0 ** (plan.bits - 1)
+    return Rotation(plan.dimension).back(np.mod(total + half, 2 * half) - half, seed)
 
 
 def _site_sum(mechanism: SiteMechanism, members: Coins, source: Source) -> Scores:

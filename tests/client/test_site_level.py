@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from client.guard import Guard, Inner
 from client.limits import Limit
-from client.site_level import bounded
+from client.site_level import bounded, turned
 from common.errors import Code, Refusal
 from common.identity import Signer
 from common.privacy.clipped import Clipped, PrivateUpdate
@@ -22,11 +22,14 @@ from common.privacy.ledger import Owner, open_ledger
 from common.privacy.settings import LocalPrivacy
 from common.privacy.site_plan import plan_local, plan_site
 from common.randomness import ReplayEntropy, SystemEntropy
+from common.secagg.rounding import round_within
+from common.work import turned_codec
 from tests.common.privacy.test_site_plan import LOCAL, settings
 
 PLACE = {"rounds": 6, "dimension": 4, "quorum": 3, "sites": 4}
 PLANS = {mode: plan_site(settings(mode), **PLACE) for mode in ("M3", "M4", "M5")}
 ADAPTIVE = plan_site(settings("M4", quantile=0.5), **PLACE)
+RINGED = plan_site(settings("M4", mechanism="skellam"), **PLACE, bits=16)
 LAYERED = plan_site(settings("M4", local=LOCAL), **PLACE)
 INNER = plan_local(
     LocalPrivacy(**LOCAL),
@@ -89,6 +92,37 @@ def test_in_mode_m4_the_sites_own_noise_is_in_it(guard):
     release = guard.release_site(guard.reserve(plan, facts()), vector, SystemEntropy())
     assert release.lanes.std() == pytest.approx(plan.sigma, rel=0.03)
     assert math.sqrt(plan.honest) * plan.sigma == pytest.approx(plan.noise_multiplier * plan.sensitivity)
+
+
+@pytest.mark.parametrize("noise", ["discrete-gaussian", "skellam"])
+@pytest.mark.parametrize("bits", [16, 20])
+def test_in_a_ring_of_few_bits_a_site_releases_what_the_codec_of_its_plan_makes(guard, bits, noise):
+    """Must: rotate, round within the norm, and noise as one stream says. Must not: charge another plan than that."""
+    plan = plan_site(settings("M4", mechanism=noise), **{**PLACE, "dimension": 100}, bits=bits)
+    change = np.random.default_rng(1).normal(size=100)
+    vector = turned(bounded(change, plan, 0.0), plan, b"seed")
+    replayed = replace(plan, noise="replay")
+    release = guard.release_site(guard.reserve(replayed, facts()), vector, ReplayEntropy(1, "noise"))
+    codec = turned_codec(plan, 4)
+    expected = codec.encode(change / plan.clip, b"seed", ReplayEntropy(1, "noise"))
+    assert np.array_equal(codec.framed(release.lanes).lanes, expected.lanes)
+    bare = round_within(vector.total * plan.scale, plan.sensitivity, ReplayEntropy(1, "noise"))
+    assert np.linalg.norm(bare) <= plan.sensitivity
+    assert release.lanes.std() == pytest.approx(math.hypot(plan.sigma, plan.scale / math.sqrt(plan.lanes)), rel=0.3)
+
+
+@given(arrays(np.float64, 4, elements=st.floats(width=64, allow_nan=True, allow_infinity=True)), st.binary(max_size=8))
+def test_whatever_training_ended_with_is_within_the_norm_once_it_is_rotated_and_rounded(change, seed):
+    plan = RINGED
+    vector = turned(bounded(change, plan, 0.0), plan, seed)
+    made = round_within(vector.total * plan.scale, plan.sensitivity, ReplayEntropy(2))
+    assert sum(int(each) ** 2 for each in made) <= plan.sensitivity**2
+
+
+def test_what_is_longer_than_its_bound_says_is_not_released_in_a_ring_either(guard):
+    for vector in (Clipped(np.full(4, 0.9), 1.0), Clipped(VECTOR.total, 2.0), Clipped(np.zeros(5), 1.0)):
+        with pytest.raises(Refusal):
+            guard.release_site(guard.reserve(RINGED, facts()), vector, SystemEntropy())
 
 
 def test_a_release_needs_the_unit_the_noise_and_the_bound_of_its_plan(guard):

@@ -52,6 +52,10 @@ WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
     "M3": ("M2", {**OF_SITES, "job.privacy": {n: v for n, v in SITE.items() if n != "colluding"} | {"mode": "M3"}}),
     "M4": ("M2", {**OF_SITES, "job.privacy": SITE}),
     "M4 with an adaptive clip": ("M2", {**OF_SITES, "job.privacy": {**SITE, "quantile": 0.5}}),
+    "M4 in a ring of few bits": (
+        "M2",
+        {**OF_SITES, "job.privacy": {**SITE, "mechanism": "discrete-gaussian"}, "job.aggregation.bits": 16},
+    ),
     "M4 with noise for records": (
         "M2",
         {**OF_SITES, "job.privacy": {**SITE, "local": {"epsilon": 8.0, "clip": 1.0, "sampling_rate": 0.5}}},

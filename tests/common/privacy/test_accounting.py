@@ -16,13 +16,12 @@ from common.errors import Refusal
 from common.privacy.accounting import (
     ONLINE,
     REPORT,
-    Charge,
     epsilon,
     person_epsilon,
     sigma_for,
-    total_distance,
     total_epsilon,
 )
+from common.privacy.charges import Charge, total_distance
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "privacy.json").read_text())
 ROWS = VECTORS["gaussian"]

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import Code, Refusal
-from common.privacy.accounting import Charge, total_epsilon
-from common.privacy.distributed import SPAN, SiteMechanism, calibrated
+from common.privacy.accounting import total_epsilon
+from common.privacy.charges import Charge
+from common.privacy.distributed import SPAN, SiteMechanism
 from common.privacy.renyi import ORDERS, epsilon_of
 from common.randomness import ReplayEntropy
 from common.secagg.distributed import DistributedCodec
@@ -107,8 +108,6 @@ def test_the_sampler_is_paid_for_at_every_honest_site_and_release(monkeypatch):
     monkeypatch.setattr(DistributedCodec, "sampler_distance", 1e-10)
     assert mechanism.epsilon(10, 1e-5) == epsilon_of(mechanism.curve(10), 1e-5, 10 * 5 * 1e-10)
     assert mechanism.epsilon(10, 1e-5) > epsilon_of(mechanism.curve(10), 1e-5, 0.0)
-    found = calibrated(mechanism, epsilon=2.0, delta=1e-5, releases=10)
-    assert found.epsilon(10, 1e-5) <= 2.0 < found.epsilon(11, 1e-5)
 
 
 def test_a_sum_of_all_sites_fits_the_ring_within_its_span():
@@ -128,20 +127,6 @@ def test_metrics_are_inside_the_bound_that_the_noise_covers():
     assert metered.epsilon(5, 1e-5) == pytest.approx(plain.epsilon(5, 1e-5), rel=0.01)
 
 
-@pytest.mark.parametrize("noise", ["discrete-gaussian", "skellam"])
-@pytest.mark.parametrize("target", [0.5, 2.0, 8.0])
-def test_calibration_finds_the_least_noise_that_keeps_the_target(noise, target):
-    found = calibrated(mechanism_of(noise=noise, **SMALL), epsilon=target, delta=1e-5, releases=30)
-    assert found.epsilon(30, 1e-5) <= target
-    less = SiteMechanism(**{**vars(found), "noise_multiplier": found.noise_multiplier - 0.0002})
-    assert epsilon_of(less.curve(30), 1e-5, 0.0) > target
-
-
-def test_a_target_that_rounding_alone_exceeds_is_refused():
-    with pytest.raises(Refusal, match="rounding to 16 bits", check=lambda error: error.code is Code.JOB_INVALID):
-        calibrated(mechanism_of(bits=16), epsilon=0.5, delta=1e-5, releases=1000)
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -158,13 +143,10 @@ def test_mechanisms_that_protect_nobody_are_refused(settings):
         mechanism_of(**settings)
 
 
-def test_no_release_or_no_target_is_refused():
+def test_no_release_is_refused():
     for releases in (0, -1):
         with pytest.raises(Refusal, match="releases"):
             mechanism_of(**SMALL).epsilon(releases, 1e-5)
-    for target in (0.0, -1.0, math.nan):
-        with pytest.raises(Refusal, match="epsilon"):
-            calibrated(mechanism_of(**SMALL), epsilon=target, delta=1e-5, releases=1)
 
 
 def test_wide_noise_is_scaled_down_to_what_can_be_drawn():

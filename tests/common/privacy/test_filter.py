@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from common.privacy.accounting import Charge, total_epsilon
-from common.privacy.filter import best_order, divergence, filtered_epsilon
+from common.privacy.accounting import total_epsilon
+from common.privacy.charges import Charge
+from common.privacy.filter import best_order, filtered_epsilon
 from common.privacy.plan import PrivacySettings, plan_counts, plan_training
-from common.privacy.renyi import ORDERS
+from common.privacy.renyi import ORDERS, divergence
 from common.privacy.spending import spending
 from tests.common.privacy.test_plan import M2, PLACE
 

@@ -29,16 +29,20 @@ def test_it_is_undone_and_keeps_norms_and_products(dimension, seed):
     assert turned @ rotation.turn(y, seed) == pytest.approx(x @ y, abs=1e-9)
 
 
-@pytest.mark.parametrize("dimension", [2 * BLOCK, 2 * BLOCK + 1, 3 * BLOCK - 7])
-def test_long_vectors_are_padded_to_whole_blocks_only(dimension):
+@pytest.mark.parametrize(
+    ("dimension", "block"),
+    [(2 * BLOCK, BLOCK), (2 * BLOCK + 1, 8192), (3 * BLOCK - 7, BLOCK), (16 * BLOCK + 1, BLOCK), (650, 64), (65, 64)],
+)
+def test_blocks_are_as_large_as_a_sixteenth_of_padding_allows(dimension, block):
     rotation, x = Rotation(dimension), draw(dimension)
-    assert rotation.block == BLOCK
-    assert 0 <= rotation.lanes - dimension < BLOCK
+    assert rotation.block == block
+    assert 0 <= rotation.lanes - dimension < block
+    assert block == 64 or rotation.lanes - dimension <= dimension / 16
     np.testing.assert_allclose(rotation.back(rotation.turn(x, b"s"), b"s"), x, atol=1e-12)
 
 
-@pytest.mark.parametrize(("dimension", "lanes"), [(1, 1), (2, 2), (3, 4), (64, 64), (65, 128), (BLOCK - 1, BLOCK)])
-def test_short_vectors_are_one_block_of_the_next_power_of_two(dimension, lanes):
+@pytest.mark.parametrize(("dimension", "lanes"), [(1, 1), (2, 2), (3, 4), (33, 64), (64, 64), (BLOCK - 1, BLOCK)])
+def test_short_or_nearly_full_vectors_are_one_block_of_the_next_power_of_two(dimension, lanes):
     assert Rotation(dimension).lanes == Rotation(dimension).block == lanes
 
 

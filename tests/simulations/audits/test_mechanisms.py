@@ -42,17 +42,25 @@ def counting() -> MechanismPlan:
     )
 
 
-def of_sites(mode: str) -> MechanismPlan:
-    more = {"colluding": 0} if mode == "M4" else {}
+def of_sites(mode: str, bits: int | None = None, **noise: str) -> MechanismPlan:
+    more = {"colluding": 0, **noise} if mode == "M4" else {}
     settings = PrivacySettings(
         mode=mode, unit="site", epsilon=2.0, delta=1e-5, clip=0.5, spare_rounds=0, evaluation_epsilon=2.0, **more
     )  # type: ignore[arg-type]
-    return plan_site(settings, rounds=1, dimension=3, quorum=20, sites=20)
+    return plan_site(settings, rounds=1, dimension=3, quorum=20, sites=20, bits=bits)
+
+
+def in_a_ring(noise: str) -> MechanismPlan:
+    return of_sites("M4", 16, mechanism=noise)
 
 
 GAMES = {
     "M3": (lambda: release_of(of_sites("M3"), CANARIES), claimed(of_sites("M3"))),
     "M4": (lambda: release_of(of_sites("M4"), CANARIES), claimed(of_sites("M4"))),
+    **{
+        f"M4 {noise}": (lambda noise=noise: release_of(in_a_ring(noise), CANARIES), claimed(in_a_ring(noise)))
+        for noise in ("discrete-gaussian", "skellam")
+    },
     "M1": (lambda: release_of(plan("M1"), CANARIES), claimed(plan("M1"))),
     "M1 sampled": (lambda: release_of(plan("M1", rate=0.5, steps=4), CANARIES), claimed(plan("M1", rate=0.5, steps=4))),
     "M2": (lambda: release_of(plan("M2"), CANARIES), claimed(plan("M2"))),
