@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from client.lanes import LANE_LIMIT, checked, rounded, scaled, unfit
 from client.limits import Limit, limit_change
 from client.marks import ending, stride
 from common.errors import Code, Refusal
@@ -23,10 +24,6 @@ from common.privacy.noise import integer_noise
 from common.privacy.spending import Spending, spending
 from common.privacy.units import Unit
 from common.randomness import Entropy
-from common.secagg.rounding import round_within
-
-LANE_LIMIT = 2**62  # beyond it an int64 could overflow when noise is added
-TIGHT = 1 + 1e-9  # by how much a bound may miss the plan's for float rounding
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ class Guard:
         """
         plan = reservation.plan
         self._refuse_unfit(plan, entropy, mechanism="gaussian", mode="M2")
-        lanes = _scaled(clipped, plan) + integer_noise(plan, entropy)
+        lanes = scaled(clipped, plan) + integer_noise(plan, entropy)
         return self._settled(reservation, lanes, reservation.steps)
 
     def release_site(
@@ -178,16 +175,16 @@ class Guard:
         """
         plan = reservation.plan
         if plan.unit is not Unit.SITE:
-            raise _unfit("its plan protects single records")
+            raise unfit("its plan protects single records")
         self._refuse_unfit(plan, entropy, mechanism=plan.mechanism if plan.bits else "gaussian", mode=plan.mode)
         if plan.layered != (inner is not None):
-            raise _unfit("its plan counts on noise for single records, or on none")
+            raise unfit("its plan counts on noise for single records, or on none")
         if inner is not None:
             charge, update = inner
             if update.plan_id != charge.plan.plan_id or update.steps > charge.steps:
-                raise _unfit("it was not made under the plan that was charged for single records")
+                raise unfit("it was not made under the plan that was charged for single records")
             self._ledger.append(new_entry(Kind.SETTLE, reserve=charge.seq, steps=update.steps))
-        lanes = _rounded(clipped, plan, entropy) if plan.bits else _scaled(clipped, plan)
+        lanes = rounded(clipped, plan, entropy) if plan.bits else scaled(clipped, plan)
         return self._settled(reservation, lanes if plan.central else lanes + integer_noise(plan, entropy), 1)
 
     def release_counts(self, reservation: Reservation, counted: Counted, entropy: Entropy) -> Release:
@@ -197,7 +194,7 @@ class Guard:
         """
         plan, counts = reservation.plan, counted.total
         if plan.purpose != "counts" or counts.dtype != np.int64:
-            raise _unfit("the plan is not one for integer counts")
+            raise unfit("the plan is not one for integer counts")
         if counts.shape != (plan.dimension,) or counts.min(initial=0) < 0 or counts.max(initial=0) > LANE_LIMIT:
             raise Refusal(
                 Code.UPDATE_INVALID, "Counts not released", f"the plan says {plan.dimension} counts", "Use its schema"
@@ -215,10 +212,10 @@ class Guard:
         """
         plan = reservation.plan
         if plan.mode != "M1" or plan.purpose != "train" or update.plan_id != plan.plan_id:
-            raise _unfit("it was not made under the plan that was charged")
+            raise unfit("it was not made under the plan that was charged")
         if update.steps > reservation.steps:
-            raise _unfit(f"it took {update.steps} steps where {reservation.steps} were charged")
-        return self._settled(reservation, _checked(update.value, plan).clip(-bound, bound), update.steps)
+            raise unfit(f"it took {update.steps} steps where {reservation.steps} were charged")
+        return self._settled(reservation, checked(update.value, plan).clip(-bound, bound), update.steps)
 
     def release_plain(self, reservation: Reservation, value: NDArray[np.float64], bound: float) -> Release:
         """Mode "none": the update as it is, each coordinate held to [-bound, bound]; voids every claim.
@@ -227,8 +224,8 @@ class Guard:
         """
         plan = reservation.plan
         if plan.mechanism != "none" or plan.purpose != "train":
-            raise _unfit("its plan demands noise")
-        return self._settled(reservation, _checked(value, plan).clip(-bound, bound), reservation.steps)
+            raise unfit("its plan demands noise")
+        return self._settled(reservation, checked(value, plan).clip(-bound, bound), reservation.steps)
 
     def abort(self, reservation: Reservation, reason: Code) -> None:
         """Write down that a reservation ended without an output, if it did.
@@ -248,9 +245,9 @@ class Guard:
 
     def _refuse_unfit(self, plan: MechanismPlan, entropy: Entropy, *, mechanism: str, mode: str) -> None:
         if (plan.mechanism, plan.mode) != (mechanism, mode):
-            raise _unfit("the plan is of another kind")
+            raise unfit("the plan is of another kind")
         if entropy.kind != plan.noise:
-            raise _unfit(f"its noise would be of kind {entropy.kind!r}, the plan says {plan.noise!r}")
+            raise unfit(f"its noise would be of kind {entropy.kind!r}, the plan says {plan.noise!r}")
 
     def _exhausted(self, plan: MechanismPlan, steps: int, before: Spending) -> Refusal:
         """The refusal of a charge, with what is left of the budget."""
@@ -261,43 +258,6 @@ class Guard:
             f"they would cost more than the {left:g} that is left of the site's epsilon of {self._limit.epsilon:g}",
             "Ask the keeper of the site, or plan fewer rounds with more noise",
         )
-
-
-def _scaled(clipped: Clipped, plan: MechanismPlan) -> NDArray[np.int64]:
-    """The integers of a sum that is within the plan's bound."""
-    scaled = np.rint(_bounded(clipped, plan) * plan.scale)
-    if np.abs(scaled).max(initial=0.0) > LANE_LIMIT:
-        raise _unfit("a lane is too large for an integer")
-    return scaled.astype(np.int64)
-
-
-def _rounded(clipped: Clipped, plan: MechanismPlan, entropy: Entropy) -> NDArray[np.int64]:
-    """The integers of a rotated vector, of a norm that is at most the plan's sensitivity. Errors: UPDATE_INVALID."""
-    return round_within(_bounded(clipped, plan) * plan.scale, plan.sensitivity, entropy)
-
-
-def _bounded(clipped: Clipped, plan: MechanismPlan) -> NDArray[np.float64]:
-    if not clipped.record_bound <= plan.record_bound * TIGHT:
-        raise _unfit(f"one {plan.unit} may add {clipped.record_bound:g}, the plan says {plan.record_bound:g}")
-    return _checked(clipped.total, plan)
-
-
-def _checked(value: NDArray[np.float64], plan: MechanismPlan) -> NDArray[np.float64]:
-    """`value`, if it has the plan's lanes, in float64 and finite."""
-    if value.shape != (plan.lanes,) or value.dtype != np.float64 or not np.isfinite(value).all():
-        raise Refusal(
-            Code.UPDATE_INVALID,
-            "Update not released",
-            f"the plan says {plan.lanes} finite lanes in float64",
-            "Look for another model, or for missing values",
-        )
-    return value
-
-
-def _unfit(why: str) -> Refusal:
-    return Refusal(
-        Code.POLICY_RELEASE, "Output not released", why, "Report this: the session asked for a wrong release"
-    )
 
 
 def _informative(spent: Spending) -> float | None:
