@@ -67,7 +67,7 @@ def plot_of(scenario: Scenario) -> Plot:
 def deal(scenario: Scenario, data: Dataset) -> Sequence[Rows]:
     """Which rows each site holds."""
     homes = data.columns[data.home] if data.home and scenario.world.partition.kind == "natural" else None
-    return partition(scenario.world.partition, data.labels, scenario.world.seed, homes)
+    return partition(scenario.world.partition, data.labels, scenario.world.seed_of("deal"), homes)
 
 
 def rules_of(scenario: Scenario, sites: int) -> Rules:
@@ -148,9 +148,9 @@ def split_key(scenario: Scenario, name: str) -> bytes:
     at another.
     """
     place = "" if scenario.world.partition.kind == "resampled" else name
-    return child_numpy(scenario.world.seed, "split", place).bytes(32)
+    return child_numpy(scenario.world.seed_of("data"), "split", place).bytes(32)
 
 
 def noise_seed(scenario: Scenario, name: str) -> int:
     """Where noise is replayed: a site's own."""
-    return int(child_numpy(scenario.world.seed, "noise", name).integers(2**53))
+    return int(child_numpy(scenario.world.seed_of("noise"), "noise", name).integers(2**53))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 from common.config import finite, load, naming, plain, read_table
+from common.data import Schema
 from common.errors import Code, Refusal
 from common.job import Job
 from common.ranges import share
@@ -31,8 +33,21 @@ class FaultSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorldSeeds:
+    """Seeds of parts of a world, so that worlds may differ in one of them alone. Left out, a part follows `world.seed`.
+
+    data   which records a site holds out        deal  which site holds which record
+    noise  of the sites where it is replayed; no other noise has a seed
+    """
+
+    data: int | None = None
+    deal: int | None = None
+    noise: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class World:
-    """The sites: a data set dealt to them by `partition`. `seed` fixes the deal and the faults.
+    """The sites: a data set dealt to them by `partition`. `seed` fixes the faults, and all that `seeds` leaves out.
 
     sums       "masked": every site has its keys, its ledger and its policy, and the coordinator sees what secure
                aggregation shows; "exact": the same sums without masks, orders, ledgers and rounding, for populations
@@ -61,9 +76,15 @@ class World:
     faults: FaultSettings = FaultSettings()
     names: str = "site"
     canaries: CanarySettings | None = None
+    seeds: WorldSeeds = WorldSeeds()
 
     def __post_init__(self) -> None:
         finite(self.holdout, "world.holdout", above=0, at_most=0.9)
+
+    def seed_of(self, part: Literal["data", "deal", "noise"]) -> int:
+        """The seed of a part of the world."""
+        own: int | None = getattr(self.seeds, part)
+        return self.seed if own is None else own
 
     def unmasking(self, sites: int) -> tuple[int, int]:
         """Unmasking sites of a session among so many sites, and how many of them may be lost in a round."""
@@ -134,15 +155,29 @@ def read_scenario(path: Path, changes: Sequence[str] = ()) -> Scenario:
     """
     table = read_table(path)
     for change in changes:
-        _change(table, change)
+        put(table, *parted(change))
+    with naming(path):
+        return scenario_of_table(table)
+
+
+def scenario_of_table(table: Mapping[str, Any]) -> Scenario:
+    """The scenario of such a table as a file holds; the data's schema is filled in unless it is given.
+
+    Errors: Refusal CONFIG_INVALID; FILE_MISSING for data that are not at hand.
+    """
     job = table.get("job")
     if isinstance(job, dict) and "data" not in job and isinstance(job.get("dataset"), str):
-        job["data"] = plain(dataset(job["dataset"]).schema)
-    with naming(path):
-        return load(Scenario, table)
+        table = {**table, "job": {**job, "data": plain(_schema(job["dataset"]))}}
+    return load(Scenario, table)
 
 
-def _change(table: dict[str, Any], change: str) -> None:
+@lru_cache(maxsize=16)
+def _schema(name: str) -> Schema:
+    return dataset(name).schema
+
+
+def parted(change: str) -> tuple[str, Any]:
+    """Name and value of "a.b=value". Errors: Refusal CONFIG_INVALID."""
     name, equals, text = (part.strip() for part in change.partition("="))
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -150,10 +185,18 @@ def _change(table: dict[str, Any], change: str) -> None:
         value = text
     if not equals or not name:
         raise Refusal(Code.CONFIG_INVALID, f"--set {change}", "it is not of the form a.b=value", "Write a.b=value")
+    return name, value
+
+
+def put(table: dict[str, Any], name: str, value: Any) -> None:
+    """Replace the setting with the dotted `name` in `table`, in place; whether it exists is for `load` to say.
+
+    Errors: Refusal CONFIG_INVALID where the name leads into a setting that is no table.
+    """
     *folders, last = name.split(".")
     inner: Any = table
     for folder in folders:
         inner = inner.setdefault(folder, {})
         if not isinstance(inner, Mapping):
-            raise Refusal(Code.CONFIG_INVALID, f"--set {change}", f"{folder!r} holds no settings", "Correct the name")
+            raise Refusal(Code.CONFIG_INVALID, f"Setting {name!r}", f"{folder!r} holds no settings", "Correct the name")
     inner[last] = value

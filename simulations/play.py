@@ -1,0 +1,28 @@
+"""One scenario played to its end: its world, its run directory, and the summary that commands print."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from simulations.engines.catalogue import EngineName
+from simulations.finish import finish
+from simulations.scenario import Scenario
+from simulations.world import simulate
+
+
+def play(scenario: Scenario, out: Path, *, engine: EngineName, workshop: Path | None = None) -> dict[str, Any]:
+    """Simulate `scenario`, write its run directory `out`, and return the summary of it.
+
+    engine    how the sites are computed
+    workshop  folder for the files of the world, which are gone afterwards; the system's own if left out
+    Errors: those of `simulate` and `finish`; then there is no `out`.
+    """
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="hushfed-world-", dir=workshop) as folder:
+        done = simulate(scenario, Path(folder) / "federation", engine)
+        result = finish(scenario, done.work.job, done.federation, done.record, out)
+    result["seconds"] = round(time.monotonic() - begun, 1)
+    return result

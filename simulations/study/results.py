@@ -1,0 +1,67 @@
+"""What came of one cell: how it ended, its figures, and how both are read from a run or from a refusal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from common.errors import Code, Refusal
+
+FAILED = "failed"  # share of cells that ended without a model; a figure of a row, not of a cell
+TWIN = "twin_accuracy"  # of the same cell without privacy
+# Where the summary of a run holds each figure of a cell, and what it is called in a table.
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "accuracy": ("accuracy",),
+    "pooled_accuracy": ("pooled_accuracy",),
+    "alone_accuracy": ("alone_accuracy",),
+    "epsilon": ("privacy", "epsilon"),
+    "rounds": ("rounds",),
+    "sites": ("sites",),
+}
+METRICS = (*PLACES, TWIN, FAILED)
+SHARES = frozenset({"accuracy", "pooled_accuracy", "alone_accuracy", TWIN, FAILED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The end of one cell. A cell that failed is a result as well, and is counted as one.
+
+    status   "diverged": training left the finite numbers; "error": a refusal or a fault, named by `code`
+    why      of a failure, in words
+    metrics  by name of METRICS; None is undefined. Empty after a failure
+    seconds  of wall clock; never part of a table, for it differs from run to run
+    """
+
+    status: Literal["completed", "diverged", "error"]
+    code: str = ""
+    why: str = ""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def result_of(summary: Mapping[str, Any]) -> Result:
+    """The result of a run that ended, from the summary that `play` gave."""
+    metrics = {name: _figure(summary, place) for name, place in PLACES.items()}
+    if any(value is not None and not math.isfinite(value) for value in metrics.values()):
+        return Result(status="diverged", code=Code.UPDATE_INVALID.value, why="a figure of the run is not finite")
+    return Result(status="completed", metrics=metrics, seconds=float(summary.get("seconds") or 0.0))
+
+
+def failure_of(refusal: Refusal) -> Result:
+    """The result of a run that was refused.
+
+    It diverged where updates were not finite: a site says so itself, or it is among the last words of a run whose
+    sites all did.
+    """
+    diverged = refusal.code is Code.UPDATE_INVALID or Code.UPDATE_INVALID.value in refusal.why
+    why = f"{refusal.what}: {refusal.why}"
+    return Result(status="diverged" if diverged else "error", code=refusal.code.value, why=why)
+
+
+def _figure(summary: Mapping[str, Any], place: tuple[str, ...]) -> float | None:
+    value: Any = summary
+    for name in place:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return float(value) if isinstance(value, (int, float)) else None
