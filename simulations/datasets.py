@@ -1,18 +1,20 @@
-"""Data sets to simulate with: two that come with scikit-learn; four hospitals and two image sets where at hand."""
+"""Data sets to simulate with: two that come with scikit-learn; public tables and images where they are at hand."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.sources.columns import Encoder
 from common.config import one_of
 from common.data import Attribute, Feature, Image, Label, Schema
-from simulations.images import SCHEMA, image_set
+from common.errors import Code, Refusal
+from simulations.images import SCHEMA, image_set, writers
 from simulations.public_data import absent, public_folder
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
@@ -28,6 +30,7 @@ class Dataset:
     labels   class numbers [n], for partitioners and, with images, what is predicted
     home     column that says to which site a row belongs by nature, or ""
     pixels   uint8 [n, channels, height, width], or None where the rows are cells
+    homes    further values by which rows belong together: writers, patients; no site's table holds them
     """
 
     name: str
@@ -37,6 +40,7 @@ class Dataset:
     labels: NDArray[np.int64] = field(repr=False)
     home: str = ""
     pixels: NDArray[np.uint8] | None = field(default=None, repr=False)
+    homes: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,6 +50,28 @@ def dataset(name: str) -> Dataset:
     """The data set `name`. Errors: Refusal CONFIG_INVALID for an unknown one, FILE_MISSING where it is not at hand."""
     one_of(name, "data", DATASETS.keys())
     return DATASETS[name]()
+
+
+def homes_of(data: Dataset, column: str) -> Sequence[str]:
+    """What `column` says of each row: a column of the table, or one of `Dataset.homes`. Errors: Refusal."""
+    known = {**data.columns, **data.homes}
+    if not known:
+        why = "these rows have no columns; what they belong to may lie in a file that is not at hand"
+        raise Refusal(Code.CONFIG_INVALID, f"partition.column = {column!r}", why, "Choose another partition")
+    one_of(column, "partition.column", known)
+    return known[column]
+
+
+def groups_of(data: Dataset, name: str) -> Sequence[str]:
+    """The value of the sensitive attribute `name` of each row, "unknown" where it is absent. Errors: Refusal."""
+    attributes = {attribute.name: attribute for attribute in data.schema.sensitive}
+    if not attributes:
+        why = f"{data.name!r} has no sensitive attribute"
+        raise Refusal(Code.CONFIG_INVALID, f"partition.column = {name!r}", why, "Choose another partition")
+    one_of(name, "partition.column", attributes)
+    attribute = attributes[name]
+    positions = Encoder(range(len(data)), ()).positions(attribute, data.columns[attribute.source])
+    return [attribute.values[position] for position in positions]
 
 
 def write_rows(data: Dataset, rows: Sequence[int] | NDArray[np.int64], stem: Path) -> tuple[Path, str]:
@@ -147,8 +173,12 @@ def heart(folder: Path | None = None) -> Dataset:
 
 
 def mnist() -> Dataset:
-    """60 000 handwritten digits (LeCun et al. 1998), the training half of the standard split."""
-    return _images("mnist", "60000 handwritten digits, 28x28 pixels")
+    """60 000 handwritten digits (LeCun et al. 1998), the training half of the standard split.
+
+    Where QMNIST's labels (Yadav and Bottou 2019) lie beside them, images belong together by `writer` (539 of them)
+    and by `series` (0: employees of the census, 4: students).
+    """
+    return replace(_images("mnist", "60000 handwritten digits, 28x28 pixels"), homes=writers())
 
 
 def fashion_mnist() -> Dataset:
@@ -203,10 +233,24 @@ def _plain(cell: str) -> str:
     return "" if cell == "?" else f"{float(cell):g}"
 
 
+def _diabetes() -> Dataset:
+    from simulations.public_tables import diabetes
+
+    return diabetes()
+
+
+def _air() -> Dataset:
+    from simulations.public_tables import air
+
+    return air()
+
+
 DATASETS: Mapping[str, Callable[[], Dataset]] = {
     "clinics": clinics,
     "digits": digits,
     "heart": heart,
+    "diabetes-130": _diabetes,
+    "beijing-air": _air,
     "mnist": mnist,
     "fashion-mnist": fashion_mnist,
 }

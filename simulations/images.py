@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,8 @@ Pixels = NDArray[np.uint8]
 SIDE = 28
 CLASSES = 10
 MOST_BYTES = 1 << 30  # of a file once it is unpacked
+_INTEGERS = b"\x00\x00\x0c\x02"  # two zeros, the code for 32-bit integers, two dimensions
+_QMNIST_COLUMNS = 8
 _BYTES = b"\x00\x00\x08"  # two zeros and the code for unsigned bytes, before the number of dimensions
 SCHEMA = Schema(
     image=Image(shape=(1, SIDE, SIDE), range=(0.0, 255.0)),
@@ -60,6 +63,25 @@ def _half(place: Path, part: str) -> Half:
     if labels.max() >= CLASSES:
         raise _damaged(place, f"class numbers run from 0 to {CLASSES - 1}")
     return Half(pixels[:, None], labels.astype(np.int64))
+
+
+def writers(folder: Path | None = None) -> Mapping[str, Sequence[str]]:
+    """Writer and series of every training image of MNIST, from QMNIST's labels; nothing where they are not at hand.
+
+    Errors: Refusal DATA_INVALID for a damaged file.
+    """
+    path = (folder or public_folder()) / "mnist" / "qmnist-train-labels-idx2-int.gz"
+    if not path.is_file():
+        return {}
+    with gzip.open(path) as file:
+        try:
+            raw = file.read(MOST_BYTES + 1)
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            raise _damaged(path, "it is no gzip file, or is damaged") from None
+    if raw[:4] != _INTEGERS or len(raw) != 12 + 60_000 * 4 * _QMNIST_COLUMNS:
+        raise _damaged(path, "it is not QMNIST's table of 60000 images")
+    table = np.frombuffer(raw, ">i4", offset=12).reshape(-1, _QMNIST_COLUMNS)
+    return {"writer": [str(one) for one in table[:, 2]], "series": [str(one) for one in table[:, 1]]}
 
 
 def read_idx(path: Path) -> Pixels:

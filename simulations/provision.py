@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import Code, Refusal
 from common.randomness import child_numpy
 from common.secagg.rules import Rules
 from deploy.provision import FederationFolder, SitePlan, provision
-from simulations.datasets import Dataset, dataset, write_rows
+from simulations.datasets import Dataset, dataset, groups_of, homes_of, write_rows
 from simulations.partitioners import partition
 from simulations.planting import Planting, plant
 from simulations.resampling import Rows
@@ -65,9 +66,15 @@ def plot_of(scenario: Scenario) -> Plot:
 
 
 def deal(scenario: Scenario, data: Dataset) -> Sequence[Rows]:
-    """Which rows each site holds."""
-    homes = data.columns[data.home] if data.home and scenario.world.partition.kind == "natural" else None
-    return partition(scenario.world.partition, data.labels, scenario.world.seed_of("deal"), homes)
+    """Which rows each site holds. Errors: Refusal CONFIG_INVALID for a deal that these data do not allow."""
+    plan = scenario.world.partition
+    if plan.kind in ("label", "classes") and (absent := set(range(data.schema.classes)) - set(data.labels.tolist())):
+        why = f"nobody has a record of class {data.schema.label.names[min(absent)]!r}"
+        raise Refusal(Code.CONFIG_INVALID, f"{data.name} not dealt by {plan.kind!r}", why, "Choose another partition")
+    homes = None
+    if plan.column:
+        homes = groups_of(data, plan.column) if plan.kind == "group" else homes_of(data, plan.column)
+    return partition(plan, data.labels, scenario.world.seed_of("deal"), homes)
 
 
 def rules_of(scenario: Scenario, sites: int) -> Rules:

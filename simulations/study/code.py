@@ -19,15 +19,15 @@ _BESIDE = ("scipy", "scikit-learn")  # statistics and embedded data
 
 
 @cache
-def code_digest(entry: str = PLAYER) -> str:
+def code_digest(entry: str = PLAYER, root: Path = ROOT) -> str:
     """SHA-256, hex, over the sources of `entry` and of every module of this project that it leads to, and libraries.
 
     Imports inside functions count too, and so does the release of Python, torch and what else decides the bits of a
     result: a cell made by other code is another cell. Reading it costs no import.
     """
     digest = hashlib.sha256()
-    for name in sorted(modules(entry)):
-        digest.update(f"{name}\0".encode() + hashlib.sha256(_place(name).read_bytes()).digest())
+    for name in sorted(modules(entry, root)):
+        digest.update(f"{name}\0".encode() + hashlib.sha256(_place(name, root).read_bytes()).digest())
     for name, release in sorted({**versions(), **_releases()}.items()):
         digest.update(f"{name}=={release}\0".encode())
     return digest.hexdigest()
@@ -58,7 +58,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
         yield from (name for name in names if name.split(".")[0] in WINGS)
 
 
-def _place(name: str, root: Path = ROOT) -> Path:
+def _place(name: str, root: Path) -> Path:
     path = root.joinpath(*name.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 

@@ -123,8 +123,8 @@ def rate(hits: int, total: int) -> Interval:
 
 
 def _deviation(values: Values) -> float:
-    """Sample standard deviation; exactly zero where all values are the same."""
-    return 0.0 if np.all(values == values[0]) else float(np.std(values, ddof=1))
+    """Sample standard deviation; zero where values differ by float noise alone."""
+    return 0.0 if np.ptp(values) <= 1e-12 * max(1.0, np.abs(values).max()) else float(np.std(values, ddof=1))
 
 
 def _interval(values: Values, mean: float, sd: float) -> tuple[tuple[float, float], Literal["t", "BCa"]]:

@@ -29,6 +29,10 @@ def test_every_record_goes_to_exactly_one_site(
 ) -> None:
     plan = Partition(kind=kind, sites=sites, concentration=concentration, minimum=0)
     labels = np.arange(count) % 4
+    if sites > count:
+        with pytest.raises(Refusal, match="fewer than 1"):
+            partition(plan, labels, seed)
+        return
     dealt = partition(plan, labels, seed)
     assert len(dealt) == sites
     assert sorted(np.concatenate(dealt).tolist()) == list(range(count))
@@ -96,6 +100,14 @@ def test_natural_sites_are_those_of_the_column() -> None:
         {"concentration": 0.0},
         {"kind": "evn"},
         {"minimum": -1},
+        {"kind": "power"},
+        {"kind": "power", "exponent": -1.0},
+        {"kind": "classes", "classes": 0},
+        {"kind": "group", "column": "sex"},
+        {"kind": "group", "column": "sex", "affinity": 1.1},
+        {"kind": "homes"},
+        {"kind": "even", "classes": 2},
+        {"kind": "label", "affinity": 0.5},
     ],
 )
 def test_a_partition_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
