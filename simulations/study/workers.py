@@ -138,9 +138,11 @@ def _hired(folder: str, player: str) -> Worker:
     process = context.Process(target=serve, args=(its, folder, player), daemon=True)
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us, from its first moment on
     try:
         process.start()
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         its.close()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
@@ -150,9 +152,9 @@ def _hired(folder: str, player: str) -> Worker:
 def serve(line: Connection, folder: str, player: str) -> None:
     """The life of a worker: say that it is ready, then play what it is told until the line closes.
 
-    Ctrl-C is for the process that started it, which ends it; if that one is killed, it ends at once as well.
+    It never hears Ctrl-C: that is for the process that started it, which ends it. If that one is killed, it ends at
+    once as well.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     store = Store(Path(folder))
     module, _, name = player.partition(":")
