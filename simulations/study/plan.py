@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -123,10 +123,11 @@ def study_of(table: Mapping[str, Any], changes: Sequence[str] = ()) -> Study:
         _refuse_bare(table.get(name), name)
     for rule in table.get("exclude") or ():
         _refuse_bare(rule, "exclude", arms=table.get("arms") or ())
-    study = load(Study, table)
     asked = dict(map(parted, changes))
     _refuse_seeds(asked)
-    for name, value in {**study.changes, **asked}.items():
+    study = load(Study, table)
+    study = replace(study, changes={**study.changes, **asked})
+    for name, value in study.changes.items():  # applied to what they were applied to already, they change nothing
         put(study.scenario, name, copy.deepcopy(value))
     return study
 

@@ -145,7 +145,7 @@ def test_a_study_may_grow_and_keeps_what_it_has(tmp_path: Path, monkeypatch: pyt
 def test_every_row_of_a_packaged_study_is_played(name: str, tmp_path: Path) -> None:
     """With one seed and few rounds, which is enough to see that each of its settings is understood."""
     study = read_study(found_study(Path(name)), ["job.rounds=3"])
-    study = replace(study, seeds=replace(study.seeds, n=1), changes={**study.changes, "job.rounds": 3})
+    study = replace(study, seeds=replace(study.seeds, n=1))
     store, how = created(study, tmp_path / "out"), real()
     sweep(store, cells_of(rows_of(study)), how, workers=2)
     found = table_of(store, study, how.code)

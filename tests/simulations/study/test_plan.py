@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as some
 
 from common.config import load, plain
 from common.errors import Code, Refusal
+from simulations.partitioners import Kind
 from simulations.study.cells import ROLES, Row, cells_of, check, rows_of, seed_of
 from simulations.study.plan import STUDIES, Seeds, Study, found_study, is_study, read_study, study_of
 from tests.simulations.study.fakes import study_table
@@ -164,6 +166,14 @@ def test_every_example_is_whole_and_comes_back_from_its_plain_form(name: str) ->
     assert list(plain(study)["grid"]) == list(study.grid)
 
 
+def test_what_the_command_line_changes_is_kept_when_a_study_goes_on() -> None:
+    """Must: be stronger than the changes in the file. Must not: be forgotten by whoever reads the plan again."""
+    asked = study_of(study_table(changes={"job.rounds": 10}), ["job.rounds=3"])
+    again = study_of(plain(asked))
+    assert again == asked
+    assert [row.cells[0].scenario.job.rounds for row in rows_of(again)] == [3, 3]
+
+
 def test_a_scenario_may_be_named_or_lie_beside_the_study(tmp_path: Path) -> None:
     text = 'name = "s"\nscenario = "{}"\n[seeds]\nn = 1\nroot = 1\n[grid]\n"job.rounds" = [2, 3]\n'
     (tmp_path / "study.toml").write_text(text.format("clinics"))
@@ -179,3 +189,14 @@ def test_a_scenario_may_be_named_or_lie_beside_the_study(tmp_path: Path) -> None
     assert found.value.code is Code.FILE_MISSING
     with pytest.raises(Refusal, match="sets the seeds"):
         study_of(study_table(), ["job.seed=3"])
+
+
+def test_the_file_in_the_documentation_is_a_study(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "deploy" / "docs" / "studies.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "study.toml").write_text(block, encoding="utf-8")
+    made = rows_of(read_study(tmp_path / "study.toml"))
+    check(made)
+    assert len(made) == 10
+    kinds = set(get_args(Kind))
+    assert {kind for kind in kinds if f"| `{kind}` |" in text} == kinds
