@@ -14,8 +14,8 @@ from common.config import one_of
 from common.errors import Code, Refusal
 from common.shortcut import shortcut
 from simulations.demo import deploy
-from simulations.finish import refuse_to_overwrite
 from simulations.engines.catalogue import EngineName
+from simulations.finish import refuse_to_overwrite
 from simulations.play import play
 from simulations.scenario import found, read_scenario
 from simulations.study import door as study
@@ -47,7 +47,7 @@ def run(
     if is_study(path):
         return study.run_study(path, study.Asked(changes or [], engine, workers), out=out, json=json)
     chosen = EngineName.PROCESS.value if engine is None else engine
-    one_of(chosen, "--engine", list(EngineName))
+    one_of(chosen, "--engine", [each.value for each in EngineName])
     if workers is not None:
         why = "one scenario is one run; only a study has cells to share out"
         raise Refusal(Code.CONFIG_INVALID, "--workers", why, "Leave it out, or name a study")

@@ -50,7 +50,7 @@ def run_study(path: Path, asked: Asked, *, out: Path | None, json: bool) -> cons
     """Play the study of a file in the new or empty folder `out`, and print its table."""
     study = read_study(path, asked.changes)
     if asked.engine is not None:
-        one_of(asked.engine, "--engine", list(EngineName))
+        one_of(asked.engine, "--engine", [each.value for each in EngineName])
         study = replace(study, engine=asked.engine)
     out = (out or Path(f"hushfed-{study.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")).resolve()
     return _played(created(study, out), study, workers=asked.workers, retry=False, json=json)
