@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from common import console
+from common.config import one_of
+from common.errors import Code, Refusal
 from common.shortcut import shortcut
 from simulations.demo import deploy
-from simulations.engines.catalogue import EngineName, named
+from simulations.engines.catalogue import EngineName
 from simulations.finish import refuse_to_overwrite
 from simulations.play import play
 from simulations.scenario import found, read_scenario
@@ -33,7 +35,7 @@ def run(
     scenario: Annotated[Path, typer.Argument(help="scenario.toml, study.toml, or the name of an example.")],
     *,
     engine: Annotated[
-        str | None, typer.Option(help="process: many sites at once, on every core (default); loop: one by one.")
+        str | None, typer.Option(help="process: many sites at once, on every core; loop: one after another.")
     ] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Replace a setting: job.rounds=10.")] = None,
     out: Annotated[Path | None, typer.Option(help="New or empty folder for the run directory.")] = None,
@@ -44,12 +46,16 @@ def run(
     path = found_study(scenario)
     if is_study(path):
         return study.run_study(path, study.Asked(changes or [], engine, workers), out=out, json=json)
+    chosen = EngineName.PROCESS.value if engine is None else engine
+    one_of(chosen, "--engine", [each.value for each in EngineName])
+    if workers is not None:
+        why = "one scenario is one run; only a study has cells to share out"
+        raise Refusal(Code.CONFIG_INVALID, "--workers", why, "Leave it out, or name a study")
     read = read_scenario(path, changes or ())
     name = f"hushfed-{read.job.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     out = (out or Path(name)).resolve()
     refuse_to_overwrite(out)
-    chosen = EngineName.PROCESS if engine is None else named(engine)
-    console.emit(play(read, out, engine=chosen, workers=workers), json=json)
+    console.emit(play(read, out, engine=EngineName(chosen)), json=json)
     return console.Exit.DONE
 
 

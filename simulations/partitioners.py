@@ -48,8 +48,8 @@ class Partition:
     column         of "natural" and "homes"; sensitive attribute of "group"
     classes        of "classes": how many every site holds
     exponent       of "power": 0 is even, 1 is Zipf's law
-    records        of "resampled": how many every site holds
     affinity       of "group": share of a group's records that go to its own sites; the rest go to all alike
+    records        of "resampled": how many every site draws
     """
 
     kind: Kind = "even"

@@ -13,23 +13,16 @@ from simulations.scenario import Scenario
 from simulations.world import simulate
 
 
-def play(
-    scenario: Scenario,
-    out: Path,
-    *,
-    engine: EngineName = EngineName.PROCESS,
-    workers: int | None = None,
-    workshop: Path | None = None,
-) -> dict[str, Any]:
+def play(scenario: Scenario, out: Path, *, engine: EngineName, workshop: Path | None = None) -> dict[str, Any]:
     """Simulate `scenario`, write its run directory `out`, and return the summary of it.
 
-    engine    how the sites are computed      workers  processes of the engine, all cores if not given
+    engine    how the sites are computed
     workshop  folder for the files of the world, which are gone afterwards; the system's own if left out
     Errors: those of `simulate` and `finish`; then there is no `out`.
     """
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hushfed-world-", dir=workshop) as folder:
-        done = simulate(scenario, Path(folder) / "federation", engine, workers)
+        done = simulate(scenario, Path(folder) / "federation", engine)
         result = finish(scenario, done.work.job, done.federation, done.record, out)
     result["seconds"] = round(time.monotonic() - begun, 1)
     return result

@@ -28,7 +28,7 @@ from server.job import prepared
 from server.reach import Asked
 from simulations.ahead import Ahead
 from simulations.backstage import Backstage
-from simulations.engines.catalogue import EngineName, Hiring
+from simulations.engines.catalogue import EngineName, engine_of
 from simulations.engines.engine import Turn
 from simulations.faults import lost
 from simulations.ground import Ground
@@ -114,13 +114,10 @@ class Finished:
     told: Mapping[str, str] = field(default_factory=dict)
 
 
-def simulate(
-    scenario: Scenario, folder: Path, engine: EngineName = EngineName.PROCESS, workers: int | None = None
-) -> Finished:
+def simulate(scenario: Scenario, folder: Path, engine: EngineName = EngineName.PROCESS) -> Finished:
     """Play the whole scenario under the new or empty `folder`, where its run directory lies then.
 
-    engine   how updates are computed (`simulations.engines`); the result is the same up to rounding
-    workers  processes of the engine, all cores if not given
+    engine  how updates are computed (`simulations.engines`); the result is the same up to rounding
     Errors: Refusal of every kind that a deployment knows.
 
     >>> import tempfile
@@ -131,18 +128,17 @@ def simulate(
     2
     """
     torch.set_num_threads(1)  # sums in one order, so that a world can be repeated bit for bit
-    hiring = Hiring(engine, workers)
-    return (_masked if scenario.world.sums == "masked" else _exact)(scenario, folder, hiring)
+    return (_masked if scenario.world.sums == "masked" else _exact)(scenario, folder, engine)
 
 
-def _exact(scenario: Scenario, folder: Path, hiring: Hiring) -> Finished:
+def _exact(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
     """Without masks, orders and ledgers."""
     if folder.exists() and any(folder.iterdir()):
         raise Refusal(Code.FILE_EXISTS, f"{folder} not used", "it is not empty", "Name a new folder")
     ground = Ground(scenario)
     roster = population_of(scenario, ground)
     work = work_of(prepared(scenario.job, roster), roster)
-    computed = hiring.engine_of(work, ground)
+    computed = engine_of(engine, work, ground)
     settings = RunSettings(federation=folder, job=folder / "job.toml", state=folder / "state")
     signer = Signer.generate()
     with contextlib.closing(computed):
@@ -150,7 +146,7 @@ def _exact(scenario: Scenario, folder: Path, hiring: Hiring) -> Finished:
     return Finished(ground.backstage(signer), settings.result, state, work, computed.told)
 
 
-def _masked(scenario: Scenario, folder: Path, hiring: Hiring) -> Finished:
+def _masked(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
     """Every site with its session, its keys and its ledger; the engine computes, and the sessions do all else."""
     federation = settle(scenario, folder)
     work = work_of(prepared(scenario.job, federation.manifest), federation.manifest)
@@ -162,8 +158,8 @@ def _masked(scenario: Scenario, folder: Path, hiring: Hiring) -> Finished:
     world = scenario.world
     with contextlib.ExitStack() as stack:
         ahead = None
-        if hiring.engine is not EngineName.LOOP and not world.canaries:  # canaries stand in sites' files only
-            computed = stack.enter_context(contextlib.closing(hiring.engine_of(work, Ground(scenario))))
+        if engine is not EngineName.LOOP and not world.canaries:  # canaries stand in sites' files only
+            computed = stack.enter_context(contextlib.closing(engine_of(engine, work, Ground(scenario))))
             ahead = Ahead(work, computed)
         sessions = stack.enter_context(open_sessions(federation, ahead))
         sites = LocalSites(sessions, world.faults, world.seed, ahead)

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from common import console
-from common.config import plain
+from common.config import one_of, plain
 from common.outlet import say
 from common.stopping import Stopping
 from simulations.audits.intervals import Verdict
-from simulations.engines.catalogue import named
+from simulations.engines.catalogue import EngineName
 from simulations.study.cells import cells_of, check, rows_of
 from simulations.study.code import code_digest
 from simulations.study.comparison import compare as compared
@@ -34,7 +34,7 @@ EXITS: Mapping[Verdict | None, console.Exit] = {
 }
 Folder = Annotated[Path, typer.Argument(help="Folder of a study.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes of one thread: of a study, cells at a time.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Of a study: cells at a time, each with one thread.")]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def run_study(path: Path, asked: Asked, *, out: Path | None, json: bool) -> cons
     """Play the study of a file in the new or empty folder `out`, and print its table."""
     study = read_study(path, asked.changes)
     if asked.engine is not None:
-        study = replace(study, engine=named(asked.engine).value)
+        one_of(asked.engine, "--engine", [each.value for each in EngineName])
+        study = replace(study, engine=asked.engine)
     out = (out or Path(f"hushfed-{study.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")).resolve()
     return _played(created(study, out), study, workers=asked.workers, retry=False, json=json)
 

@@ -58,7 +58,7 @@ class Study:
     gates: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        one_of(self.engine, "engine", list(EngineName))
+        one_of(self.engine, "engine", [each.value for each in EngineName])
         if self.workers is not None:
             finite(self.workers, "workers", at_least=1, at_most=1024)
         for axis, values in self.axes.items():

@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 from common.errors import Code, Refusal
-from simulations.engines.catalogue import named
+from simulations.engines.catalogue import EngineName
 from simulations.play import play
 from simulations.scenario import scenario_of_table
 from simulations.study.results import Result, failure_of, result_of
@@ -26,8 +26,8 @@ def play_cell(form: bytes, folder: Path) -> Result:
     """
     table = json.loads(form)
     try:
-        scenario, engine = scenario_of_table(table["scenario"]), named(table["engine"])
-        return result_of(play(scenario, folder / RUN, engine=engine, workers=1, workshop=folder))
+        scenario, engine = scenario_of_table(table["scenario"]), EngineName(table["engine"])
+        return result_of(play(scenario, folder / RUN, engine=engine, workshop=folder))
     except Exception as error:
         if of_disk := _of_disk(error):
             raise of_disk from error

@@ -48,6 +48,7 @@ class Worker:
 
     process: SpawnProcess
     line: Connection
+    seat: int
     order: Order | None = None
 
 
@@ -82,7 +83,8 @@ class Crew:
         waiting = deque(orders)
         while waiting or self._workers:
             while waiting and len(self._workers) < self._count:
-                self._workers.append(_hired(str(self._store.folder), self._player))
+                free = min(set(range(self._count)).difference(worker.seat for worker in self._workers))
+                self._workers.append(_hired(str(self._store.folder), self._player, free))
             for line in wait([worker.line for worker in self._workers]):
                 worker = next(each for each in self._workers if each.line is line)
                 done = self._heard(worker)
@@ -131,11 +133,11 @@ class Crew:
         return Done(order, result)
 
 
-def _hired(folder: str, player: str) -> Worker:
-    """A new worker; its libraries see one thread, so that a result does not depend on who works beside it."""
+def _hired(folder: str, player: str, seat: int) -> Worker:
+    """A new worker, the `seat`-th of its crew; its libraries see one thread."""
     context = get_context("spawn")
     ours, its = context.Pipe()
-    process = context.Process(target=serve, args=(its, folder, player), daemon=True)
+    process = context.Process(target=serve, args=(its, folder, player, seat), daemon=True)
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us, from its first moment on
@@ -146,15 +148,19 @@ def _hired(folder: str, player: str) -> Worker:
         its.close()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-    return Worker(process, ours)
+    return Worker(process, ours, seat)
 
 
-def serve(line: Connection, folder: str, player: str) -> None:
+def serve(line: Connection, folder: str, player: str, seat: int) -> None:
     """The life of a worker: say that it is ready, then play what it is told until the line closes.
 
+    It has one processor, so that an engine which spreads over all that it has forms its sums in one order here, and a
+    result depends neither on this machine nor on who works beside it.
     It never hears Ctrl-C: that is for the process that started it, which ends it. If that one is killed, it ends at
     once as well.
     """
+    mine = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {mine[seat % len(mine)]})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     store = Store(Path(folder))
     module, _, name = player.partition(":")

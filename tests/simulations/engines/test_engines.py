@@ -16,7 +16,7 @@ from common.parameters import flatten
 from common.privacy.clipped import Clipped, PrivateUpdate
 from common.work import Work, model_of, work_of
 from server.job import prepared
-from simulations.engines.catalogue import EngineName, Hiring
+from simulations.engines.catalogue import EngineName, engine_of
 from simulations.engines.crew import Crew
 from simulations.engines.engine import Engine, Turn
 from simulations.engines.process import ProcessEngine, process_engine
@@ -49,7 +49,7 @@ def first_turn(work: Work) -> Turn:
 
 Hire = Callable[[Work, Ground], Engine]
 ENGINES: dict[str, Hire] = {
-    "loop": lambda work, ground: Hiring(EngineName.LOOP).engine_of(work, ground),
+    "loop": lambda work, ground: engine_of(EngineName.LOOP, work, ground),
     "one process": lambda work, ground: process_engine(work, ground, 1),
     "two workers": lambda work, ground: process_engine(work, ground, 2),
     "more workers than sites": lambda work, ground: process_engine(work, ground, 7),

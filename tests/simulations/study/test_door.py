@@ -87,7 +87,7 @@ def test_a_real_study_is_interrupted_resumed_shown_and_compared(tmp_path: Path) 
     assert "less baseline" in shown("compare", out, "--baseline", "2")
 
     cell = cells_of(rows_of(planned(store)))[0]
-    alone = result_of(play(cell.scenario, tmp_path / "alone", engine=EngineName.PROCESS))
+    alone = result_of(play(cell.scenario, tmp_path / "alone", engine=EngineName.LOOP))
     found = json.loads(next(store.cells.glob(f"{table['rows'][0]['ids'][0][:32]}/result.json")).read_text())
     assert found["result"]["metrics"] == plain(alone.metrics)
     kept = store.cells / table["rows"][0]["ids"][0][:32] / "run"

@@ -64,7 +64,7 @@ def test_rules_leave_out_rows_by_axis_by_setting_and_by_arm() -> None:
         ({"grdi": {}}, "the nearest is 'grid'"),
         ({"seeds": {"n": 3, "rot": 1}}, "the nearest is 'root'"),
         ({"seeds": {"n": 0, "root": 1}}, "at least 1"),
-        ({"engine": "lop"}, "loop"),
+        ({"engine": "lop"}, "the nearest is 'loop'"),
         ({"workers": 0}, "at least 1"),
         ({"grid": {"job.round": [1, 2]}}, "the nearest is 'rounds'"),
         ({"grid": {"world.partition.sitse": [3]}}, "the nearest is 'sites'"),

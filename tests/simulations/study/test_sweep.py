@@ -167,18 +167,20 @@ def test_an_interrupted_study_leaves_no_process_and_no_part(tmp_path: Path) -> N
     assert 0 < len(missing(store, cells, "code")) < len(cells)
 
 
-def test_workers_compute_with_one_thread_and_leave_this_process_as_it_was(
+def test_workers_have_one_processor_and_one_thread_and_leave_this_process_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     store, _, cells = made(tmp_path / "study")
-    seen: list[dict[str, str]] = []
+    seen: list[tuple[str, int]] = []
 
     def look(_: object) -> None:
-        seen.extend(child.environ() for child in psutil.Process().children() if "spawn_main" in str(child.cmdline()))
+        for child in psutil.Process().children():
+            if "spawn_main" in str(child.cmdline()):
+                seen.append((child.environ()["OMP_NUM_THREADS"], len(child.cpu_affinity() or ())))
 
     sweep(store, cells, HOW, workers=1, seen=look)
-    assert {each["OMP_NUM_THREADS"] for each in seen} == {"1"}
+    assert set(seen) == {("1", 1)}
     assert os.environ["OMP_NUM_THREADS"] == "3"
     assert "MKL_NUM_THREADS" not in os.environ
