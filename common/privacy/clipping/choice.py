@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ AUTO = ("bk", "opacus", "vmap")  # in this order where nothing is measured
 _REPEATS = 3
 _MOST_RECORDS = 256  # of a measured step
 _HOPELESS = 3.0  # times the best first try: not tried again
-_SIZES = {"cpu": (24, 64, 128)}  # records of a micro-batch that are tried; elsewhere the device's own
+_SIZES = {"cpu": (24, 64, 128, 512)}  # records of a micro-batch that are tried; elsewhere the device's own
+_MANY, _MOST_INPUTS = 128, 1 << 20  # more records than that are tried only while their inputs are at most 4 MiB
 _CHOSEN: dict[tuple[object, ...], ClipEngine] = {}
 
 
@@ -91,7 +93,7 @@ def fastest(names: list[str], model: nn.Module, work: Work, device: torch.device
     inputs = work.probe.inputs(count, "engine speed").to(device)
     inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
     labels = work.probe.labels(count, "engine speed").to(device)
-    sizes: list[int | None] = [size for size in _SIZES.get(device.type, ()) if size < count] or [None]
+    sizes = _sizes(count, work.probe, device)
     tried = {ENGINES[name](size): float("inf") for name in names for size in sizes}
 
     def seconds(engine: ClipEngine) -> float:
@@ -111,6 +113,17 @@ def fastest(names: list[str], model: nn.Module, work: Work, device: torch.device
             if least <= _HOPELESS * best:
                 tried[engine] = min(least, seconds(engine))
     return min(tried, key=lambda engine: tried[engine])
+
+
+def _sizes(count: int, probe: Probe, device: torch.device) -> list[int | None]:
+    """What is tried for steps of about `count` records: some parts of a step, and one that also holds a larger step.
+
+    Large records stay in small parts: the activations of a part grow with its inputs.
+    """
+    floats = math.prod(probe.shape)
+    sizes = [size for size in _SIZES.get(device.type, ()) if size <= _MANY or size * floats <= _MOST_INPUTS]
+    parts = [size for size in sizes if size < count]
+    return [*parts, *[size for size in sizes if size > count][:1]] if parts else [None]
 
 
 def _records_of(work: Work) -> int:

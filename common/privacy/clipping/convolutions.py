@@ -1,18 +1,20 @@
-"""Per-record weight gradients of convolutions, without unfolding the image into patches where that costs more."""
+"""Per-record weight gradients of convolutions, each in the way that is fastest for the shape of its layer."""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.privacy.clipping.contributions import Contribution, few, stacked
+from common.privacy.clipping.patches import by_channels, by_places
+
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 FEW_CHANNELS = 4  # of one group: up to here patches are small, and one matrix product a record is faster
-PATCHES_AT_ONCE = 1 << 18  # floats of patches made at a time: 1 MiB, which stays in the cache
+GROUPED_AT_ONCE = 1 << 19  # floats of inputs, outputs and weights of the records that are grouped at a time
 
 
 def padded(layer: Convolution, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
@@ -25,15 +27,19 @@ def padded(layer: Convolution, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     return x, layer.padding
 
 
-def weight_rows(layer: Convolution, x: Tensor, g: Tensor) -> Tensor:
-    """Gradient of the weight for each record, [m, weights].
+def weight_gradients(layer: Convolution, x: Tensor, g: Tensor) -> Contribution:
+    """Gradient of the weight for each record.
 
     x  inputs [m, c, ...]      g  gradient of the outputs [m, o, ...]
     """
     x, padding = padded(layer, x)
-    if layer.in_channels // layer.groups <= FEW_CHANNELS:
-        return _by_patches(layer, x, g, padding)
-    return _grouped(layer, x, g, padding)
+    if layer.in_channels // layer.groups <= FEW_CHANNELS or math.prod(layer.kernel_size) == 1:
+        return by_places(layer, x, g, padding)
+    if layer.groups == 1 and math.prod(g.shape[2:]) <= 2 * layer.out_channels:
+        return by_channels(layer, x, g, padding)  # patches are hardly larger than the gradients that they make
+    floats = x[:1].numel() + g[:1].numel() + layer.weight.numel()
+    records = few(GROUPED_AT_ONCE, floats, x.device)
+    return stacked(lambda some, out: _grouped(layer, some, out, padding), x, g, records)
 
 
 def _grouped(layer: Convolution, x: Tensor, g: Tensor, padding: tuple[int, ...]) -> Tensor:
@@ -57,51 +63,3 @@ def _grouped(layer: Convolution, x: Tensor, g: Tensor, padding: tuple[int, ...])
         (False, True, False),
     )[1]
     return gradient.reshape(count, -1)
-
-
-def _by_patches(layer: Convolution, x: Tensor, g: Tensor, padding: tuple[int, ...]) -> Tensor:
-    """The input by places of the kernel, times the gradient of the outputs, for some records at a time."""
-    if any(padding):
-        x = functional.pad(x, list(itertools.chain.from_iterable((size, size) for size in reversed(padding))))
-    view = _patches(layer, x.contiguous(), g.shape[2:])
-    spots = math.prod(g.shape[2:])
-    few = max(1, PATCHES_AT_ONCE // max(1, view[:1].numel()))
-    parts = []
-    for patches, out in zip(torch.split(view, few), torch.split(g, few), strict=True):
-        of_groups = patches.reshape(len(out) * layer.groups, -1, spots).transpose(1, 2)
-        parts.append(torch.bmm(out.reshape(len(out) * layer.groups, -1, spots), of_groups).reshape(len(out), -1))
-    return torch.cat(parts)
-
-
-def _patches(layer: Convolution, x: Tensor, spots: tuple[int, ...]) -> Tensor:
-    """A view [m, c, places of the kernel, *spots] of the padded input: what each output spot looks at."""
-    if max(layer.stride) > 1 and max(layer.dilation) == 1 and _fits(layer):
-        return _phases(layer, x, spots)
-    steps = x.stride()[2:]
-    gaps = (step * gap for step, gap in zip(steps, layer.dilation, strict=True))
-    jumps = (step * jump for step, jump in zip(steps, layer.stride, strict=True))
-    return x.as_strided((*x.shape[:2], *layer.kernel_size, *spots), (*x.stride()[:2], *gaps, *jumps))
-
-
-def _fits(layer: Convolution) -> bool:
-    return all(kernel % jump == 0 for kernel, jump in zip(layer.kernel_size, layer.stride, strict=True))
-
-
-def _phases(layer: Convolution, x: Tensor, spots: tuple[int, ...]) -> Tensor:
-    """`_patches` for strides that divide the kernel, as a view in which neighbouring spots are neighbours in memory.
-
-    The input is sorted by its places modulo the stride first: a copy as large as the input, not as the patches.
-    """
-    dims = len(spots)
-    whole = [-(-size // jump) * jump for size, jump in zip(x.shape[2:], layer.stride, strict=True)]
-    rest = [each - size for each, size in zip(whole, x.shape[2:], strict=True)]
-    x = functional.pad(x, list(itertools.chain.from_iterable((0, more) for more in reversed(rest))))
-    cut = [part for size, jump in zip(whole, layer.stride, strict=True) for part in (size // jump, jump)]
-    sorted_ = (
-        x.view(*x.shape[:2], *cut).permute(0, 1, *range(3, 2 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)).contiguous()
-    )
-    strides = sorted_.stride()
-    phase, place = strides[2 : 2 + dims], strides[2 + dims :]
-    kernel = [part for k, jump in zip(layer.kernel_size, layer.stride, strict=True) for part in (k // jump, jump)]
-    along = [step for pair in zip(place, phase, strict=True) for step in pair]
-    return sorted_.as_strided((*x.shape[:2], *kernel, *spots), (*strides[:2], *along, *place))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from common.config import finite
 from common.errors import Code, Refusal
+from common.privacy.clipping.adding import add_clipped
 from common.privacy.clipping.contributions import Contribution
 
 PerRecord = Callable[[Tensor, Tensor], Tensor]  # outputs [m, k], labels [m] -> losses [m]
@@ -22,7 +23,6 @@ FLOATS_AT_ONCE = 3 << 22  # per-record gradients held at one time: 48 MiB of flo
 FLOATS_ON_CARD = 1 << 27  # the same on a graphics card
 RECORDS_AT_ONCE = 64  # bounds the activations of a micro-batch where an engine is not told
 RECORDS_ON_CARD = 1024
-SHRINK = 1.0 - 1e-6  # keeps a clipped norm at or below the bound in spite of the rounding of float32 squares
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -95,7 +95,7 @@ def summed(
     with training(model):
         for rows in micro_batches(len(inputs), total.numel(), inputs.device, records):
             passed = _on(of(inputs[rows], labels[rows]), device)
-            gathered.take(passed.outputs, passed.losses, _add_clipped(shares, passed, bound))
+            gathered.take(passed.outputs, passed.losses, add_clipped(shares, passed.parts, passed.losses, bound))
     return gathered.sum(total)
 
 
@@ -145,20 +145,25 @@ def trained(layer: nn.Module) -> bool:
 
     Opacus' recurrent layers list the weights of their cells once more, under the names that torch gives them.
     """
+    mine = [parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad]
+    if not mine:
+        return False  # most containers: their layers need not be walked
     inside = {id(parameter) for child in layer.children() for parameter in child.parameters()}
-    return any(parameter.requires_grad and id(parameter) not in inside for parameter in own(layer).values())
+    return any(id(parameter) not in inside for parameter in mine)
 
 
 @contextmanager
 def training(model: nn.Module) -> Iterator[None]:
     """Training mode for the length of a block; every module then gets back the mode it had."""
     before = [(module, module.training) for module in model.modules()]
-    model.train()
+    if not all(mode for _, mode in before):
+        model.train()
     try:
         yield
     finally:
         for module, mode in before:
-            module.training = mode
+            if module.training is not mode:
+                module.training = mode
 
 
 def micro_batches(count: int, parameters: int, device: torch.device, records: int | None = None) -> Iterator[slice]:
@@ -171,34 +176,8 @@ def micro_batches(count: int, parameters: int, device: torch.device, records: in
         yield slice(place * count // parts, (place + 1) * count // parts)
 
 
-def factors_of(squares: Tensor, losses: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """Factor of each record and whether it counts, float64 and bool [m], from its squared norm, float64 [m].
-
-    Guarantee: factor times norm is at most `bound`; a record whose norm or loss is not finite has factor 0.
-    """
-    norms = squares.sqrt()
-    good = torch.isfinite(norms) & torch.isfinite(losses)
-    clipped = torch.where(norms > bound * SHRINK, bound * SHRINK / torch.where(norms > 0.0, norms, 1.0), 1.0)
-    return torch.where(good, clipped, 0.0), good
-
-
 def _on(passed: Passed, device: torch.device) -> Passed:
     if passed.losses.device == device:
         return passed
     parts = [None if part is None else part.on(device) for part in passed.parts]
     return Passed(passed.outputs.to(device), passed.losses.to(device), parts)
-
-
-@torch.no_grad()
-def _add_clipped(shares: Sequence[Tensor], passed: Passed, bound: float) -> Tensor:
-    """Clip each record and add it to the total, whose shares by parameter are `shares`; returns who counted."""
-    losses = passed.losses.detach()
-    squares = torch.zeros(len(losses), dtype=torch.float64, device=losses.device)
-    reached = [(share, part) for share, part in zip(shares, passed.parts, strict=True) if part is not None]
-    for _, part in reached:
-        squares += part.squares()
-    factors, good = factors_of(squares, losses, bound)
-    whole = bool(good.all())
-    for share, part in reached:
-        (part if whole else part.kept(good)).add(share, factors)
-    return good

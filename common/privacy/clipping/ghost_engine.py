@@ -10,11 +10,11 @@ import torch
 from opacus.grad_sample import GradSampleHooksFastGradientClipping
 from torch import Tensor, nn
 
+from common.privacy.clipping.adding import factors_of
 from common.privacy.clipping.engine import (
     ClippedSum,
     Gathered,
     PerRecord,
-    factors_of,
     micro_batches,
     refuse_unfit,
     trainable,

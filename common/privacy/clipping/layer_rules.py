@@ -11,8 +11,8 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from common.privacy.clipping.book import Book
-from common.privacy.clipping.contributions import Outer, Rows
-from common.privacy.clipping.convolutions import Convolution, padded, weight_rows
+from common.privacy.clipping.contributions import Contribution, Dense, Outer, Rows, Turned
+from common.privacy.clipping.convolutions import Convolution, padded, weight_gradients
 
 # Each rule takes the layer's parameters as arguments only so that torch follows gradients to it, and returns none for
 # them: what a parameter gets is in the book. Shapes: x [m, ...], g as the outputs, m records.
@@ -50,7 +50,7 @@ class LinearRule(Function):
         else:
             left, right = g.reshape(len(g), -1, g.shape[-1]), x.reshape(len(x), -1, x.shape[-1])
             if layer.weight.requires_grad:
-                book.note_rows(layer.weight, torch.bmm(left.transpose(1, 2), right))
+                book.note(layer.weight, _products(left, right))
             book.note_rows(layer.bias, left.sum(1))
         return (g @ weight if ctx.needs_input_grad[0] else None), None, None, None
 
@@ -72,7 +72,7 @@ class ConvolutionRule(Function):
         layer, book = ctx.layer, ctx.book
         g = g.contiguous()
         if layer.weight.requires_grad:
-            book.note_rows(layer.weight, weight_rows(layer, x, g))
+            book.note(layer.weight, weight_gradients(layer, x, g))
         if layer.bias is not None:
             book.note_rows(layer.bias, g.flatten(2).sum(2))
         back = _flown_back(layer, x, weight, g, ctx.padding) if ctx.needs_input_grad[0] else None
@@ -190,6 +190,14 @@ class EmbeddingRule(Function):
             record, touched, values = record[learned], touched[learned], values[learned]
         ctx.book.note(layer.weight, Rows.gathered(record, touched, values, (count, layer.num_embeddings)))
         return None, None, None, None
+
+
+def _products(left: Tensor, right: Tensor) -> Contribution:
+    """Gradient of a weight from [m, t, o] and [m, t, i], with the longer side along memory, which is faster."""
+    if left.shape[2] > right.shape[2]:
+        turned = torch.bmm(right.transpose(1, 2), left)
+        return Turned(Dense(turned.flatten(1)), turned.shape[1:], (1, 0))
+    return Dense(torch.bmm(left.transpose(1, 2), right).flatten(1))
 
 
 def _zeros(layer: Convolution, x: Tensor) -> tuple[int, ...]:

@@ -79,6 +79,32 @@ def test_the_fastest_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(choose("auto", mlp(), work(), measured=True), OpacusEngine)
 
 
+@pytest.mark.parametrize(
+    ("shape", "count", "sizes"),
+    [
+        ((784,), 256, [24, 64, 128, 512]),
+        ((784,), 64, [24, 128]),
+        ((784,), 16, [None]),
+        ((3, 224, 224), 256, [24, 64, 128]),
+    ],
+)
+def test_a_whole_step_is_tried_at_once_where_its_records_are_small(
+    shape: tuple[int, ...], count: int, sizes: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Must: leave room for a step that chance made larger. Must not: hold hundreds of large images."""
+    tried: list[int | None] = []
+
+    class Told(BookKeepingEngine):
+        def clipped_sum(self, *_: Any) -> ClippedSum:
+            tried.append(self.records)
+            return ClippedSum(*[None] * 4)  # type: ignore[arg-type]  # nobody looks
+
+    monkeypatch.setattr(choice, "ENGINES", {"bk": Told})
+    asked = Work(key=b"", losses=task(2).losses, probe=Probe(shape), records=count)
+    choice.fastest(["bk"], mlp(), asked, torch.device("cpu"))
+    assert list(dict.fromkeys(tried)) == sizes
+
+
 def test_a_wrong_engine_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Must: refuse it by name, and pass it over in auto. Must not: say that no engine is right while one is."""
     monkeypatch.setattr(choice, "ENGINES", {**ENGINES, "bk": Doubling})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,14 @@ from opacus.layers import DPGRU, DPLSTM, DPRNN
 from torch import nn
 
 from common.errors import Refusal
+from common.privacy.clipping import convolutions, patches
 from common.privacy.clipping.bookkeeping_engine import BookKeepingEngine
-from common.privacy.clipping.contributions import Dense, Outer, Rows
 from common.privacy.clipping.engine import ClipEngine
 from common.privacy.clipping.opacus_engine import OpacusEngine
 from common.privacy.clipping.reference_engine import ReferenceEngine
 from common.privacy.clipping.vmap_engine import VmapEngine
 
-FASTER: list[ClipEngine] = [BookKeepingEngine(3), OpacusEngine("faster", 3)]
+FASTER: list[Any] = [BookKeepingEngine(3), OpacusEngine("faster", 3)]
 
 
 class Wrapped(nn.Module):
@@ -84,6 +85,24 @@ def test_convolutions_of_every_shape(data: some.DataObject) -> None:
 @pytest.mark.parametrize(("kernel", "stride"), [(8, 2), (6, 3), ((4, 3), (2, 3)), ((2, 4), (1, 2))])
 def test_few_channels_and_a_stride_that_divides_the_kernel(size: int, kernel: Any, stride: Any) -> None:
     agree(Wrapped(nn.Conv2d(2, 4, kernel, stride=stride, padding=2, groups=2)), torch.randn(4, 2, size, size), FASTER)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"dilation": 2}, {"padding": 1}, {"padding": "same"}])
+@pytest.mark.parametrize("records", [1, 3, 4])
+def test_many_channels_and_few_spots(kind: Any, options: dict[str, Any], records: int, monkeypatch: Any) -> None:
+    """Patches of neighbouring channels; three records make blocks of two and of one."""
+    layer = kind(5, 40, 2, **options)
+    monkeypatch.setattr(patches, "AT_ONCE", 2 * 40 * layer.weight[0].numel())
+    model = Wrapped(layer, nn.GroupNorm(1, 5))
+    inputs = torch.randn(4, 5, *[4] * (layer.weight.dim() - 2))
+    agree(model, inputs, [replace(each, records=records) for each in FASTER])
+
+
+@pytest.mark.parametrize("few", [1, 10**9])
+def test_the_cut_of_grouped_records_changes_nothing(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolutions, "GROUPED_AT_ONCE", few)
+    agree(Wrapped(nn.Conv2d(6, 4, 3, padding=1), nn.GroupNorm(1, 6)), torch.randn(5, 6, 7, 7), FASTER)
 
 
 @given(
@@ -210,27 +229,3 @@ def test_book_keeping_refuses_what_it_would_get_wrong() -> None:
         with pytest.raises(Refusal, match=told):
             BookKeepingEngine().clipped_sum(model, loss, inputs, torch.arange(4), 1.0)
     agree(Positions(), cases[0][1], [VmapEngine(3)])
-
-
-@given(seed=some.integers(0, 999), records=some.integers(1, 5), touches=some.integers(0, 12))
-def test_rows_that_are_touched_are_the_same_as_the_whole_table(seed: int, records: int, touches: int) -> None:
-    stream = torch.Generator().manual_seed(seed)
-    record = torch.randint(records, (touches,), generator=stream)
-    index = torch.randint(4, (touches,), generator=stream)
-    rows = Rows.gathered(record, index, torch.randn(touches, 3, generator=stream), (records, 4))
-    factors = torch.rand(records, generator=stream, dtype=torch.float64)
-    same(rows, Dense(rows.dense()), factors)
-
-
-def test_an_outer_product_is_the_same_as_its_numbers() -> None:
-    left, right = torch.randn(5, 3), torch.randn(5, 2)
-    whole = Dense((left[:, :, None] * right[:, None, :]).flatten(1))
-    same(Outer(left, right), whole, torch.rand(5, dtype=torch.float64))
-
-
-def same(short: Rows | Outer, whole: Dense, factors: torch.Tensor) -> None:
-    assert torch.allclose(short.squares(), whole.squares(), rtol=1e-5, atol=1e-9)
-    totals = [torch.zeros(whole.rows.shape[1], dtype=torch.float64) for _ in range(2)]
-    for total, part in zip(totals, (short, whole), strict=True):
-        part.kept(factors > 0.2).add(total, factors)
-    assert torch.allclose(*totals, rtol=1e-5, atol=1e-6)
