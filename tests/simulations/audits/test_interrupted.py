@@ -14,6 +14,7 @@ from client import private_step
 from common.privacy.chain import charged, read_chain
 from common.privacy.entries import GENESIS, Kind, parse_public, signed
 from server.coordinator import run_job
+from server.reach import Asked
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
 from tests.simulations.recorded import edit
@@ -37,7 +38,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(private_step, "poisson", failing)
-        run_job(made.work, questions_of(made), settings_of(made))
+        run_job(made.work, Asked(questions_of(made)), settings_of(made))
     yield made
     close(made)
 
