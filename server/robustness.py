@@ -51,7 +51,8 @@ class Promise:
         if not self.votes:
             return f"{shape}: what lying sites do to an update is bounded, and nobody is outvoted."
         if self.holds:
-            return f"{shape}: up to {self.outvoted} lying sites are outvoted in every round, whatever they send."
+            who = "1 lying site is" if self.outvoted == 1 else f"up to {self.outvoted} lying sites are"
+            return f"{shape}: {who} outvoted in every round, whatever is sent."
         return (
             f"{shape} outvote {self.outvoted} lying sites, not {self.liars}: {self.needed} groups are needed. "
             f"{self.liars} lying sites win a round's draw with a chance of {self.lost:.2g}."

@@ -168,6 +168,23 @@ def test_a_job_is_checked_against_the_folder_that_other_commands_are_given(tmp_p
     assert "the folder that `fed up` is given" in json.loads(told.stdout)["refusal"]["do"]
 
 
+def test_the_check_of_a_job_that_votes_says_what_is_promised_and_what_is_not(tmp_path: Path) -> None:
+    voting = {
+        "world.partition.sites": 6,
+        "job.aggregation.strategy": "geometric-median",
+        "job.aggregation.settings": {"liars": 1, "pre": ["arc", "nnm"]},
+        "job.aggregation.groups": 3,
+    }
+    made = desk_of(scenario("none", voting), tmp_path / "world")
+    close(made)
+    path = tmp_path / "job.toml"
+    path.write_text(tomli_w.dumps(_dense(plain(scenario("none", voting).job))))
+    told = CliRunner().invoke(app, ["check", str(path), "--federation", str(made.federation.root), "--json"])
+    said = json.loads(told.stdout)
+    assert said["lying_sites"].startswith("6 sites in 3 groups: 1 lying site is outvoted")
+    assert "Backdoors stay open" in said["limits"]
+
+
 def _dense(value: Any) -> Any:
     """TOML has no null: what is None is left out."""
     if isinstance(value, dict):

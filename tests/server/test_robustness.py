@@ -74,7 +74,7 @@ def test_one_sum_promises_nothing() -> None:
 def test_the_words_say_how_many_liars_and_how_likely() -> None:
     combine = rule("median", 4)
     assert promise(combine, sites=40, groups=10).words == (
-        "40 sites in 10 groups: up to 4 lying sites are outvoted in every round, whatever they send."
+        "40 sites in 10 groups: up to 4 lying sites are outvoted in every round, whatever is sent."
     )
     assert promise(combine, sites=40, groups=8).words == (
         "40 sites in 8 groups outvote 3 lying sites, not 4: 9 groups are needed. 4 lying sites win a round's draw with "
