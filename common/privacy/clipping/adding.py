@@ -55,8 +55,9 @@ def _side_by_side(reached: Reached) -> Iterator[Reached]:
     rows = torch.cat([part.dense() for _, part in small], 1)
     room = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
     yield [*((share, part) for share, part in reached if not _small(part)), (room, Dense(rows))]
-    for (share, _), sums in zip(small, torch.split(room, [len(share) for share, _ in small]), strict=True):
-        share += sums
+    sums = torch.split(room, [len(share) for share, _ in small])
+    for (share, _), some in zip(small, sums, strict=True):
+        share += some
 
 
 def _small(part: Contribution) -> bool:

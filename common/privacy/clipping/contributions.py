@@ -251,8 +251,8 @@ def _quickly(rows: Tensor) -> Tensor:
     runs = rows.shape[1] // _RUN
     if rows.shape[1] <= SMALL:
         return (rows * rows).sum(1).double()
-    norms: torch.Tensor = torch.linalg.vector_norm(rows[:, : runs * _RUN].view(len(rows), runs, _RUN), dim=2)
-    squares = norms.double().square_().sum(1)
+    norms: Tensor = torch.linalg.vector_norm(rows[:, : runs * _RUN].view(-1, runs, _RUN), dim=2)
+    squares = norms.double().square().sum(1)
     if runs * _RUN < rows.shape[1]:
         squares += rows[:, runs * _RUN :].square().sum(1)
     return squares
