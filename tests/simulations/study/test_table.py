@@ -15,6 +15,7 @@ from simulations.study.cells import Cell, cells_of, rows_of
 from simulations.study.comparison import compare
 from simulations.study.plan import Study, study_of
 from simulations.study.results import Result
+from simulations.study.statistics import holm
 from simulations.study.store import CELL, RESULT, Store
 from simulations.study.sweep import created, missing, planned
 from simulations.study.table import Table, table_of
@@ -199,6 +200,24 @@ def test_rows_are_compared_over_the_seeds_they_share(tmp_path: Path) -> None:
     assert other.verdict == "lower"
     assert [row.verdict for row in compare(made, "pooled").rows] == ["lower", "lower"]
     assert [row.verdict for row in compare(made, "alone").rows] == ["higher", "higher"]
+
+
+def test_many_rows_are_corrected_together(tmp_path: Path) -> None:
+    """Must: hold Holm's steps over all rows. Must not: call one of many rows better by chance alone."""
+
+    def play(cell: Cell, number: int) -> Result:
+        rate = cell.scenario.job.training.learning_rate
+        wobble = 0.01 * ((number * round(100 * rate)) % 3 - 1)
+        accuracy = ACCURACIES[number] + (rate > 0.25) * (0.008 + wobble / 2)
+        return Result(status="completed", metrics={"accuracy": accuracy})
+
+    rates = [0.25, *(0.26 + i / 100 for i in range(6))]
+    made = compare(table(tmp_path / "s", play, grid={RATES: rates}))
+    raw = [row.found.p or 0.0 for row in made.rows if row.found]
+    adjusted = [row.adjusted for row in made.rows]
+    assert adjusted == holm(raw)
+    assert min(raw) < 0.05
+    assert {row.verdict for row in made.rows} == {"undecided"}
 
 
 @pytest.mark.parametrize("asked", [("7", "accuracy"), ("rate=3", "accuracy"), (f"{RATES}=9", "accuracy")])
