@@ -10,7 +10,8 @@ import pytest
 from common.config import load, plain
 from common.errors import Code, Refusal
 from common.job import Job
-from simulations.provision import policy_of, rules_of, split_key
+from simulations.datasets import dataset
+from simulations.provision import deal, noise_seed, policy_of, rules_of, split_key
 from simulations.scenario import EXAMPLES, FaultSettings, Scenario, World, example, read_scenario
 from tests.worlds import scenario
 
@@ -142,6 +143,21 @@ def test_split_keys_are_a_site_s_own_and_repeat_with_the_seed() -> None:
     one, two = read_scenario(CLINICS), read_scenario(CLINICS, ["world.seed=2"])
     assert split_key(one, "clinic-a") == split_key(one, "clinic-a")
     assert len({split_key(one, "clinic-a"), split_key(one, "clinic-b"), split_key(two, "clinic-a")}) == 3
+
+
+@pytest.mark.parametrize(("part", "place"), [("data", 0), ("deal", 1), ("noise", 2)])
+def test_a_seed_of_a_part_moves_that_part_alone(part: str, place: int) -> None:
+    """Must: change one of split, deal and noise. Must not: change anything where it says what the world's seed says."""
+
+    def drawn(*changes: str) -> list[object]:
+        made = read_scenario(CLINICS, changes)
+        rows = [each.tolist() for each in deal(made, dataset("clinics"))]
+        return [split_key(made, "clinic-a"), rows, noise_seed(made, "clinic-a")]
+
+    before, after = drawn(), drawn(f"world.seeds.{part}=7")
+    assert [before[i] == after[i] for i in range(3)] == [i != place for i in range(3)]
+    assert drawn(f"world.seeds.{part}=1") == before
+    assert after[place] == drawn("world.seed=7")[place]
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
