@@ -101,7 +101,10 @@ def test_workers_do_not_outlive_the_sweep_by_a_long_cell(tmp_path: Path) -> None
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    left = psutil.wait_procs(workers, timeout=30)[1]
+    for worker in left:
+        worker.kill()
+    assert left == []
 
 
 def test_a_worker_that_dies_ends_its_own_cell_alone(tmp_path: Path) -> None:
