@@ -92,6 +92,21 @@ def test_a_study_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path, whole:
     assert parts(store) == []
 
 
+def test_workers_do_not_outlive_the_sweep_by_a_long_cell(tmp_path: Path) -> None:
+    """Must: end within the cell, which would take an hour. Must not: play on beside whoever resumes."""
+    store, _, _ = made(tmp_path / "study")
+    words = [sys.executable, "-m", "tests.simulations.study.fakes", str(store.folder), "2"]
+    process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "FAKE_SECONDS": "3600"})
+    until(lambda: len(parts(store)) == 2)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    left = psutil.wait_procs(workers, timeout=30)[1]
+    for worker in left:
+        worker.kill()
+    assert left == []
+
+
 def test_a_worker_that_dies_ends_its_own_cell_alone(tmp_path: Path) -> None:
     rates = [0.25, fakes.CRASH, fakes.KILLED, fakes.DIVERGED, fakes.REFUSED]
     store, study, cells = made(tmp_path / "study", grid={RATES: rates}, seeds={"n": 2, "root": 1})
