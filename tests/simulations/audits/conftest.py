@@ -23,14 +23,14 @@ def run(honest: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of mode M3 among six sites, and 60 canary sites."""
-    return attacked_sites(tmp_path_factory.mktemp("sites"), "M3", 60)
+    """A run of mode M3 among six sites, and 48 canary sites."""
+    return attacked_sites(tmp_path_factory.mktemp("sites"), "M3", 48)
 
 
 @pytest.fixture(scope="session")
 def turns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of mode M5."""
-    return attacked_sites(tmp_path_factory.mktemp("turns"), "M5", 60)
+    return attacked_sites(tmp_path_factory.mktemp("turns"), "M5", 48)
 
 
 @pytest.fixture(scope="session")
