@@ -62,13 +62,15 @@ def _course(plan: MechanismPlan, members: Coins, source: Source, rounds: int) ->
             sums.append(given * turn / plan.scale + noise)
         else:
             total = sum((integer_noise(plan, source()) for _ in range(plan.honest)), np.zeros(plan.lanes))
-            sums.append(_opened(plan, total + _given(plan, members, seed, source) if plan.bits else total + given, seed))
+            sums.append(
+                _opened(plan, total + _given(plan, members, seed, source) if plan.bits else total + given, seed)
+            )
     most = _best([np.array([turn]) for turn in turns], plan.separation)
     return _best(sums, plan.separation) / most
 
 
 def _given(plan: MechanismPlan, members: Coins, seed: bytes, source: Source) -> Vectors:
-    """The sum of what all sites send before noise, in integers: rotated and rounded at random where the ring is small."""
+    """What all sites send together before noise, in integers: rotated and rounded at random where the ring is small."""
     total = np.zeros(plan.lanes)
     for place, member in enumerate(members):
         change = np.zeros(plan.dimension)
