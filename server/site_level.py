@@ -41,7 +41,7 @@ def site_updates(work: Work, parts: Sequence[Part], state: State, number: int) -
     past = state.noise.reshape(-1, plan.dimension)
     rows, within, sites = [], 0.0, 0
     for part in parts:
-        noise, past = _noise(plan, entropy, past) if plan.central else (np.zeros(plan.dimension), past)
+        noise, past = central_noise(plan, entropy, past) if plan.central else (np.zeros(plan.dimension), past)
         lanes = _opened(work, part, number) + noise
         rows.append(clip * lanes[:size] / len(part.sites))
         within, sites = within + float(lanes[size:].sum()), sites + len(part.sites)
@@ -49,7 +49,7 @@ def site_updates(work: Work, parts: Sequence[Part], state: State, number: int) -
     state = replace(state, noise=past[:0] if last else past)
     if plan.adaptive:
         share = 0.5 + within / (2 * plan.lane_bound * sites)
-        state = replace(state, clip=_followed(clip, share, work))
+        state = replace(state, clip=followed(clip, share, work))
     return np.stack(rows), state
 
 
@@ -61,7 +61,7 @@ def _opened(work: Work, part: Part, number: int) -> NDArray[np.float64]:
     return part.sum.values / work.training.scale
 
 
-def _noise(
+def central_noise(
     plan: MechanismPlan, entropy: Entropy, past: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The coordinator's noise for one sum in units of the clip, and what the next round must remember of it."""
@@ -71,7 +71,7 @@ def _noise(
     return next_noise(normal, past, plan.separation)
 
 
-def _followed(clip: float, share: float, work: Work) -> float:
+def followed(clip: float, share: float, work: Work) -> float:
     """The next clip. share: noisy share of updates within this one. Source: Andrew et al. 2021, algorithm 1."""
     wanted = work.job.privacy.quantile or 0.0
     moved = clip * math.exp(-PACE * (min(max(share, 0.0), 1.0) - wanted))

@@ -24,6 +24,7 @@ _TRIES = 4  # times the draws that are expected to give enough canaries for trai
 class CanarySettings:
     """The table [world.canaries]: `count` records are made up, dealt to the sites in turn, and each is in by a coin.
 
+    Of a job that protects whole sites: `count` sites are made up besides the others, and each is in by a coin.
     A run with canaries tells how much its releases betray (`hushfed audit canaries`); its model has learned made-up
     records with labels at random, and is for nothing else.
     """

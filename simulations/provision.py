@@ -16,6 +16,7 @@ from common.secagg.rules import Rules
 from deploy.provision import FederationFolder, SitePlan, provision
 from simulations.datasets import Dataset, dataset, groups_of, homes_of, write_rows
 from simulations.partitioners import partition
+from simulations.planted_sites import plant_sites, refuse_blurred
 from simulations.planting import Planting, plant
 from simulations.resampling import Rows
 from simulations.scenario import Scenario
@@ -39,7 +40,8 @@ def settle(scenario: Scenario, root: Path) -> FederationFolder:
 class Plot:
     """Which rows of the data set, and which canaries, every site of a world holds; a scenario alone fixes it.
 
-    names     of the sites      dealt  real rows of each      planting  the data set with its canaries
+    names     of the sites, canary sites last      dealt  rows that each has in any case
+    planting  the data set with its canaries
     """
 
     names: tuple[str, ...]
@@ -47,7 +49,7 @@ class Plot:
     planting: Planting
 
     def held(self, site: int) -> Rows:
-        """Rows of the site's file: its real records, then the canaries that are in."""
+        """Rows of the site's file: what it has in any case, then the canaries that are in."""
         return np.concatenate([self.dealt[site], self.planting.added(site)])
 
     def expected(self, site: int) -> int:
@@ -57,12 +59,15 @@ class Plot:
 
 def plot_of(scenario: Scenario) -> Plot:
     """The plot of a scenario. Errors: Refusal of the data set and the deal."""
-    data = dataset(scenario.job.dataset)
+    data, world = dataset(scenario.job.dataset), scenario.world
     dealt = deal(scenario, data)
-    names = scenario.world.site_names(len(dealt))
+    names = world.site_names(len(dealt) + (world.canaries.count if scenario.whole_canaries and world.canaries else 0))
     keys = [split_key(scenario, name) for name in names]
-    world = scenario.world
-    return Plot(names, dealt, plant(data, world.canaries, world.seed, keys, world.holdout))
+    if not scenario.whole_canaries:
+        return Plot(names, dealt, plant(data, world.canaries, world.seed, keys, world.holdout))
+    refuse_blurred(scenario.job.privacy)
+    planting, held = plant_sites(data, dealt, keys, world.seed, world.holdout)
+    return Plot(names, held, planting)
 
 
 def deal(scenario: Scenario, data: Dataset) -> Sequence[Rows]:
@@ -121,7 +126,7 @@ def _plan(scenario: Scenario, name: str, written: tuple[Path, str], rows: int) -
 
 def policy_of(scenario: Scenario) -> Mapping[str, Any]:
     """A policy that allows this job and nothing beyond it."""
-    job, minimum = scenario.job, scenario.world.partition.minimum
+    job, minimum = scenario.job, 0 if scenario.whole_canaries else scenario.world.partition.minimum
     quorum = job.aggregation.quorum
     most = max(job.privacy.epsilons, default=0.0)
     return {

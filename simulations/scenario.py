@@ -62,7 +62,8 @@ class World:
     corrupt_max  unmasking sites that may be corrupt. Left out, as many as the trust condition allows; with masks_each
                  one, since every further one makes smaller sums possible
     holdout  share of every site's records kept for evaluation      names  what the sites are called: clinic-a, …
-    canaries records that are made up for `hushfed audit canaries`; none if left out
+    canaries records that are made up for `hushfed audit canaries`, or whole sites where a job protects those; none if
+             left out
     """
 
     holdout: float
@@ -113,6 +114,11 @@ class Scenario:
 
     world: World
     job: Job
+
+    @property
+    def whole_canaries(self) -> bool:
+        """Whether its canaries are whole sites: the job protects those."""
+        return self.world.canaries is not None and self.job.privacy.by_site
 
     def with_sizes(self, *, sites: int | None, rounds: int | None, epsilon: float | None) -> Scenario:
         """The scenario with another number of sites or rounds, or another budget.

@@ -8,13 +8,13 @@ from common.errors import Code, Refusal
 from common.parameters import Flat
 from common.privacy.mechanism import MechanismPlan
 from common.randomness import SystemEntropy, child_numpy
-from simulations.audits import mechanisms
+from simulations.audits import mechanisms, site_canaries
 from simulations.audits.canary_scores import Evidence, by_loss, by_rounds
 from simulations.audits.claimed import Claim, signed_claim, simulated_work, worst
-from simulations.audits.games import Bound, Game, bound, play
+from simulations.audits.games import Game, bound, play
 from simulations.audits.history import history_of
-from simulations.audits.intervals import Verdict
 from simulations.audits.models import flat_of
+from simulations.audits.proven import judged, reason, shown
 from simulations.audits.runs import Run
 from simulations.rebuilt import rebuilt, scenario_of
 
@@ -32,10 +32,12 @@ def audit(run: Run) -> dict[str, Any]:
     """Every number of the canary audit, plain values ready for JSON; what does not exist is None.
 
     Two games are played: with the canaries of the run, and with canaries of our own against the mechanism that its
-    sites signed for, on this machine.
+    sites signed for, on this machine. Of a run that protects whole sites: `site_canaries.audit`.
     Errors: Refusal DATA_INVALID for a run that was no simulation, that has no canaries, or that is not as written.
     """
     scenario = scenario_of(run.facts)
+    if scenario.job.privacy.by_site:
+        return site_canaries.audit(run)
     if scenario.world.canaries is None:
         raise Refusal(
             Code.DATA_INVALID,
@@ -49,7 +51,7 @@ def audit(run: Run) -> dict[str, Any]:
     metrics = {**_of_run(evidence, claim, kept=history is not None), **_of_mechanism(work.training, len(run.rounds))}
     return {
         "verdict": worst(metrics, "epsilon_lower_bound").value,
-        "reason": _reason(metrics),
+        "reason": reason(metrics, "epsilon_lower_bound"),
         "claimed": claim.epsilon,
         "delta": claim.delta,
         "canaries": evidence.members.size,
@@ -57,12 +59,6 @@ def audit(run: Run) -> dict[str, Any]:
         "method": METHOD,
         "metrics": metrics,
     }
-
-
-def _reason(metrics: dict[str, Any]) -> str:
-    """Why the verdict is what it is: what broke the promise, if something did; else what the run's canaries show."""
-    broken = (metric["reason"] for metric in metrics.values() if metric["verdict"] == Verdict.FAIL)
-    return str(next(broken, metrics["epsilon_lower_bound"]["reason"]))
 
 
 def _of_run(evidence: Evidence, claim: Claim, *, kept: bool) -> dict[str, Any]:
@@ -75,11 +71,11 @@ def _of_run(evidence: Evidence, claim: Claim, *, kept: bool) -> dict[str, Any]:
     found = bound(Game(evidence.members, attacks), claim.delta, 1 - 0.05 / PARTS)
     power = found.ceiling if bare is None else min(found.ceiling, bare.epsilon)
     metrics = {
-        "epsilon_lower_bound": _judged(found, claim.epsilon, power, claim.missing),
-        "epsilon_lower_bound_gaussian": _shown(found.gaussian, "if every release were a Gaussian one"),
+        "epsilon_lower_bound": judged(found, claim.epsilon, power, claim.missing),
+        "epsilon_lower_bound_gaussian": shown(found.gaussian, "if every release were a Gaussian one"),
     }
     if bare is not None:
-        metrics["epsilon_without_noise"] = _shown(
+        metrics["epsilon_without_noise"] = shown(
             bare.epsilon, "from the same canaries and steps, had no noise been added"
         )
     return metrics
@@ -92,39 +88,7 @@ def _of_mechanism(plan: MechanismPlan, rounds: int) -> dict[str, Any]:
     release = mechanisms.release_of(plan, WHITE_BOX, releases=rounds)
     found = bound(play(release, WHITE_BOX, SystemEntropy()), plan.delta, 1 - 0.05 / PARTS)
     claimed = mechanisms.claimed(mechanisms.sized(plan, WHITE_BOX), rounds)
-    return {"mechanism_epsilon_lower_bound": _judged(found, claimed, found.ceiling, "")}
-
-
-def _judged(found: Bound, claimed: float | None, power: float, missing: str) -> dict[str, Any]:
-    """A lower bound against a claim. power: the largest figure that this game would have given without any noise."""
-    told = f"{found.guesses.right} of {found.guesses.made} guesses by the {found.attack} were right"
-    shown = f"{told}, so epsilon is at least {found.epsilon:.2f}"
-    most = f"without any noise it would have seen {power:.2f}"
-    if claimed is None:
-        verdict, why = Verdict.INCONCLUSIVE, f"{shown}; {missing}"
-    elif found.epsilon > claimed:
-        verdict, why = Verdict.FAIL, f"{shown}, above the {claimed:.2f} that is claimed: the promise does not hold"
-    elif power <= claimed:
-        verdict = Verdict.INCONCLUSIVE
-        why = f"{shown}; {claimed:.2f} is claimed, and {most}, which is not above it. Plant more canaries"
-    else:
-        verdict, why = Verdict.PASS, f"{shown}; {claimed:.2f} is claimed, and {most}"
-    return {
-        **_shown(found.epsilon, why),
-        "tolerance": claimed,
-        "verdict": verdict.value,
-        "most": power,
-        "guesses": found.guesses.made,
-        "right": found.guesses.right,
-        "attack": found.attack,
-    }
-
-
-def _shown(value: float, why: str) -> dict[str, Any]:
-    """A lower bound that nobody promised anything about."""
-    return {
-        "value": value, "low": value, "high": None, "tolerance": None, "verdict": "INCONCLUSIVE", "reason": why,
-    }  # fmt: skip
+    return {"mechanism_epsilon_lower_bound": judged(found, claimed, found.ceiling, "")}
 
 
 def _final(run: Run) -> Flat:

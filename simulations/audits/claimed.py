@@ -18,8 +18,9 @@ from simulations.rebuilt import scenario_of
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """The largest epsilon that the ledgers hold for a training record of any site in this run, and its delta.
+    """The largest epsilon that the ledgers hold in this run, and its delta.
 
+    Of a training record of any site; in modes that protect whole sites, of any site.
     epsilon   None if nothing is claimed: no noise, noise from a seed, or a privacy audit that found something
     problems  what that audit found
     """
@@ -43,7 +44,8 @@ ANY_DELTA = 1e-5  # where nothing is claimed: the attacks are measured all the s
 def claim_of(run: Run) -> Claim:
     """The claim of a run, recomputed from its ledgers."""
     found = privacy.audit(run)
-    costs = [site["this_run"].get("train") for site in found["sites"]]
+    unit = "site" if found["unit"] == Unit.SITE else "train"
+    costs = [site["this_run"].get(unit) for site in found["sites"]]
     known = max((cost for cost in costs if cost is not None), default=None)
     return Claim(
         epsilon=None if found["epsilon"] is None else known,
@@ -53,19 +55,8 @@ def claim_of(run: Run) -> Claim:
 
 
 def simulated_work(run: Run) -> Work:
-    """The work of a simulated run whose promises are about single records, as these attacks are.
-
-    Errors: Refusal DATA_INVALID for a run that was no simulation or that protects whole sites; as `work_of`.
-    """
-    work = work_of(scenario_of(run.facts).job, manifest_from(run.facts["manifest"]))
-    if work.training.unit is Unit.SITE:
-        raise Refusal(
-            Code.DATA_INVALID,
-            f"{run.folder} not attacked",
-            f"mode {work.training.mode} protects whole sites, and these attacks look for single records",
-            "Attack a run of mode M1, M2 or none",
-        )
-    return work
+    """The work of a simulated run. Errors: Refusal DATA_INVALID for a run that was no simulation; as `work_of`."""
+    return work_of(scenario_of(run.facts).job, manifest_from(run.facts["manifest"]))
 
 
 def signed_claim(run: Run) -> Claim:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from common.errors import Code, Refusal
 from common.randomness import Entropy
-from simulations.audits.lower_bounds import CONFIDENCE, Guesses, one_run, one_run_gaussian
+from simulations.audits.lower_bounds import CONFIDENCE, Guesses, from_rates, one_run, one_run_gaussian
 
 Coins = NDArray[np.bool_]  # [m], which canaries were in
 Scores = NDArray[np.float64]  # [m], larger where the attacker believes in
 Release = Callable[[Coins], Scores]
+Source = Callable[[], Entropy]  # a new stream for each use, as a site draws one for each release
 
 # Share of the canaries that are guessed, settled before any score is seen. Fewer guesses give a tighter bound for a
 # mechanism that keeps its promise, more show one that is far from it; at one half both are near their best.
@@ -99,3 +100,26 @@ def bound(game: Game, delta: float, confidence: float = CONFIDENCE) -> Bound:
         attack=best,
         guesses=guesses,
     )
+
+
+def bound_by_rates(game: Game, cuts: Mapping[str, float], delta: float, confidence: float = CONFIDENCE) -> Bound:
+    """What a game proves in which no canary's score depends on another's noise: by the rates above `cuts`, by name.
+
+    It is for mechanisms played on coordinates of their own. Where delta is large it proves more than `bound`, which
+    pays for it once a canary. Attacks and cuts, fixed before any score is seen, share the chance of error.
+    Errors: Refusal DATA_INVALID if all canaries are in, or none; CONFIG_INVALID.
+    """
+    inside, outside = int(game.members.sum()), int((~game.members).sum())
+    if not inside or not outside:
+        raise Refusal(Code.DATA_INVALID, "No game", "no canary is in, or none is out", "Play more canaries")
+    confidence = 1 - (1 - confidence) / (len(game.attacks) * len(cuts))
+    found = []
+    for name, scores in game.attacks.items():
+        for place, cut in cuts.items():
+            hits, alarms = int((scores[game.members] > cut).sum()), int((scores[~game.members] > cut).sum())
+            epsilon = from_rates((hits, inside), (alarms, outside), delta, confidence)
+            told = Guesses(canaries=game.members.size, made=game.members.size, right=hits + outside - alarms)
+            found.append((epsilon, f"{name} against {place}", told))
+    epsilon, attack, told = max(found, key=lambda one: one[0])
+    ceiling = from_rates((inside, inside), (0, outside), delta, confidence)
+    return Bound(epsilon=epsilon, gaussian=0.0, ceiling=ceiling, attack=attack, guesses=told)

@@ -15,14 +15,17 @@ from common.data import Records, Schema
 from common.learning.tasks import Task
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.noise import normals
+from common.privacy.units import Unit
 from common.randomness import ReplayEntropy, child, child_numpy
 from common.work import Work, model_of
+from simulations.audits import site_inversion
 from simulations.audits.claimed import signed_claim, simulated_work
 from simulations.audits.gradient_inversion import Flat64, by_division, by_optimisation
 from simulations.audits.gradients import gradients
 from simulations.audits.intervals import Verdict
 from simulations.audits.likeness import psnr, ssim
 from simulations.audits.runs import Run
+from simulations.audits.site_inversion import Targets, View
 from simulations.baselines import union
 from simulations.rebuilt import rebuilt
 
@@ -41,13 +44,17 @@ _TABLES = "A linear layer gives its input away by one division (Phong et al. 201
 
 @dataclass(frozen=True)
 class Shown:
-    """One record and what became of it, as [inputs] or [channels, height, width]; `with_dp` if there is any."""
+    """One record and what became of it, as [inputs] or [channels, height, width]; `with_dp` if there is any.
+
+    in_sum  what a coordinator makes of the exact sum that the record is in, where it sees one
+    """
 
     site: str
     label: int
     original: NDArray[np.floating]
     without_dp: NDArray[np.floating]
     with_dp: NDArray[np.floating] | None
+    in_sum: NDArray[np.floating] | None = None
 
 
 def audit(run: Run, records: int = RECORDS) -> dict[str, Any]:
@@ -60,18 +67,18 @@ def audit(run: Run, records: int = RECORDS) -> dict[str, Any]:
     finite(records, "records", at_least=1, at_most=64)
     work = simulated_work(run)
     signed_claim(run)
-    image = work.job.data.image is not None
+    image, whole = work.job.data.image is not None, work.training.unit is Unit.SITE
     shown = _attacked(run, work, records)
     metrics = _of_images(shown) if image else _of_tables(shown)
     protected = shown[0].with_dp is not None
     found = any(metric["verdict"] == Verdict.FAIL for metric in metrics.values())
     return {
         "verdict": (Verdict.FAIL if found else Verdict.INCONCLUSIVE).value,
-        "reason": _reason(found=found, protected=protected),
+        "reason": _reason(found=found, protected=protected) + (site_inversion.told(work) if whole else ""),
         "kind": "image" if image else "table",
         "records": len(shown),
         "protected": protected,
-        "method": METHOD.format(_IMAGES if image else _TABLES),
+        "method": (site_inversion.METHOD if whole else METHOD).format(_IMAGES if image else _TABLES),
         "metrics": metrics,
         "shown": [_plain(one, work.job.data) for one in shown],
     }
@@ -84,18 +91,30 @@ def _attacked(run: Run, work: Work, count: int) -> list[Shown]:
     owners = np.concatenate([np.full(len(site.real), site.name) for site in sites])
     rows = child_numpy(job.seed, "audit", "inverted records").permutation(len(pool))[:count]
     task, model = job.training.task(job.data.classes), model_of(job)
-    chosen = pool.take(rows)
-    bare = gradients(model, task.losses, chosen).astype(np.float64)
-    clipped = gradients(model, task.losses, chosen, work.training.clip).astype(np.float64)
+    chosen, places = pool.take(rows), [(job.seed, "audit", "inversion", int(row)) for row in rows]
+    if work.training.unit is Unit.SITE:
+        views = site_inversion.views(run, work, sites, Targets(chosen, [str(owners[row]) for row in rows], places))
+    else:
+        views = _views(work, model, task, chosen, places)
     found = []
     for i, row in enumerate(rows):
-        place = (job.seed, "audit", "inversion", int(row))
-        attack = Attack(model, task, chosen, place)
-        noisy = None if work.training.mechanism == "none" else _released(work.training, clipped[i], place)
-        with_dp = None if noisy is None else attack.on(noisy)
+        attack, view = Attack(model, task, chosen, places[i]), views[i]
+        seen = [None if one is None else attack.on(one) for one in (view.released, view.summed)]
         original = chosen.inputs[i].numpy()
-        found.append(Shown(str(owners[row]), int(chosen.labels[i]), original, attack.on(bare[i]), with_dp))
+        found.append(Shown(str(owners[row]), int(chosen.labels[i]), original, attack.on(view.bare), *seen))
     return found
+
+
+def _views(work: Work, model: nn.Module, task: Task, chosen: Records, places: Sequence[tuple[Any, ...]]) -> list[View]:
+    """What is seen of single records' gradients: as they are, and clipped with the noise of one release."""
+    bare = gradients(model, task.losses, chosen).astype(np.float64)
+    if work.training.mechanism == "none":
+        return [View(one, None) for one in bare]
+    clipped = gradients(model, task.losses, chosen, work.training.clip).astype(np.float64)
+    return [
+        View(one, _released(work.training, short, place))
+        for one, short, place in zip(bare, clipped, places, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -129,6 +148,8 @@ def _of_images(shown: Sequence[Shown]) -> dict[str, Any]:
         metrics[f"{name}_without_dp"] = _shared([of(one.original, one.without_dp) for one in shown])
         if protected := [of(one.original, one.with_dp) for one in shown if one.with_dp is not None]:
             metrics[f"{name}_with_dp"] = _shared(protected)
+        if summed := [of(one.original, one.in_sum) for one in shown if one.in_sum is not None]:
+            metrics[f"{name}_in_sum"] = _shared(summed)
     if one := metrics.get("ssim_with_dp"):
         one |= {"tolerance": LIKE, "verdict": (Verdict.FAIL if one["value"] > LIKE else Verdict.INCONCLUSIVE).value}
     return metrics
@@ -140,6 +161,8 @@ def _of_tables(shown: Sequence[Shown]) -> dict[str, Any]:
     if protected := [_error(one.original, one.with_dp) for one in shown if one.with_dp is not None]:
         metrics["error_with_dp"] = one = _shared(protected)
         one |= {"tolerance": CLOSE, "verdict": (Verdict.FAIL if one["value"] < CLOSE else Verdict.INCONCLUSIVE).value}
+    if summed := [_error(one.original, one.in_sum) for one in shown if one.in_sum is not None]:
+        metrics["error_in_sum"] = _shared(summed)
     return metrics
 
 
@@ -168,6 +191,7 @@ def _reason(*, found: bool, protected: bool) -> str:
 def _plain(one: Shown, schema: Schema) -> dict[str, Any]:
     """The record as JSON: pixels of an image, or columns of a table in their own units."""
     parts = {"original": one.original, "without_dp": one.without_dp, "with_dp": one.with_dp}
+    parts |= {} if one.in_sum is None else {"in_sum": one.in_sum}
     if schema.image is not None:
         values = {name: _listed(array) for name, array in parts.items()}
         return {"site": one.site, "label": schema.label.names[one.label], "shape": list(schema.image.shape), **values}

@@ -9,7 +9,6 @@ What runs is the program of the sites: its sampler, its clipping engine, its noi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from client.craft import unpaid
 from client.guard import Guard
 from client.limits import Limit
 from client.private_step import train_privately
-from client.site_level import bounded, turned
 from client.trainer import Workbench, gradient_lanes
 from common.data import Records
 from common.errors import Code, Refusal
@@ -34,26 +32,22 @@ from common.privacy.distributed import SiteMechanism
 from common.privacy.entries import Facts
 from common.privacy.ledger import Owner, open_ledger
 from common.privacy.mechanism import MechanismPlan
-from common.privacy.noise import integer_noise
 from common.privacy.sampler import poisson
 from common.privacy.units import Unit
 from common.randomness import Entropy, SystemEntropy
 from common.secagg.masks import reduce
-from common.secagg.rotation import Rotation
-from common.secagg.rounding import round_within
-from simulations.audits.games import Coins, Release, Scores
+from simulations.audits import site_games
+from simulations.audits.games import Coins, Release, Scores, Source
 
-Source = Callable[[], Entropy]  # a new stream for each use, as a site draws one for each release
-
-FEW = 10  # sites in one sum of a game in which the sites are the canaries, if no more are needed for the noise
 LOUD = 1e3  # how many times the clip a canary's gradient is: only clipping makes it small
 STILL = 1e-6  # rate of learning at which the model stays where it is, and every step sees the same gradients
 _WHO = Facts(run="audit", round=1, order="audit")
 
 
 def claimed(plan: MechanismPlan, releases: int = 1) -> float:
-    """Epsilon of so many releases of `plan`, as the accountant reports it."""
-    return total_epsilon([plan.charge(plan.steps * releases)], plan.delta, REPORT)
+    """Epsilon of `plan` after so many rounds, as the accountant reports it: of a site that takes all its turns."""
+    turns = -(-releases // max(1, plan.separation))
+    return total_epsilon([plan.charge(plan.steps * turns)], plan.delta, REPORT)
 
 
 def sized(plan: MechanismPlan, canaries: int) -> MechanismPlan:
@@ -65,14 +59,10 @@ def sized(plan: MechanismPlan, canaries: int) -> MechanismPlan:
         raise Refusal(
             Code.JOB_INVALID, "Mechanism not audited", "it adds no noise and claims nothing", "Audit a private run"
         )
-    if plan.separation:
-        why = "its noise is correlated over rounds, which this game does not play"
-        raise Refusal(Code.JOB_INVALID, "Mechanism not audited", why, "Audit a run of another mode")
     if plan.purpose == "counts":
         return replace(plan, dimension=canaries, noise="system")
     if plan.unit is Unit.SITE:
-        alone = replace(plan, record_bound=1.0, lane_bound=0.0, adaptive=False, layered=False)
-        return replace(alone, dimension=max(plan.honest, FEW), noise="system")
+        return site_games.sized(plan)
     quiet = replace(plan, record_bound=plan.clip, lane_bound=0.0, loss_bound=0.0)
     return replace(quiet, dimension=canaries, noise="system")
 
@@ -80,12 +70,14 @@ def sized(plan: MechanismPlan, canaries: int) -> MechanismPlan:
 def release_of(plan: MechanismPlan, canaries: int, source: Source = SystemEntropy, *, releases: int = 1) -> Release:
     """So many releases of `plan` as a game: coins to what their sums together say of each canary, in clips.
 
+    Where the unit is a site, canaries are sites, `releases` rounds, and what they say is scaled as it may be.
     source  where sampling and noise come from; system entropy wherever something is to be learned of the mechanism
     Errors: Refusal JOB_INVALID.
     """
     asked = sized(plan, canaries)
+    if asked.unit is Unit.SITE and asked.purpose == "train":
+        return lambda members: site_games.play(asked, members, source, releases)
     once = _counted if plan.purpose == "counts" else _local if plan.mode == "M1" else _summed
-    once = _sites if plan.unit is Unit.SITE and plan.purpose == "train" else once
     return lambda members: np.sum([once(asked, members, source) for _ in range(releases)], axis=0)
 
 
@@ -131,35 +123,6 @@ def _counted(plan: MechanismPlan, members: Coins, source: Source) -> Scores:
         here = members & (np.arange(members.size) % plan.honest == site)
         total += _guarded(plan, Counted(here.astype(np.int64)), source())
     return total
-
-
-def _sites(plan: MechanismPlan, members: Coins, source: Source) -> Scores:
-    """Modes M3 and M4: sums of updates of sites, each of which is a canary with a coordinate of its own, or absent.
-
-    A site that is absent gives zeros, and in M4 its noise; the last sum has fewer canaries, never fewer sites.
-    """
-    width = plan.dimension
-    padded = np.append(members, np.zeros(-members.size % width, bool)).reshape(-1, width)
-    return np.concatenate([_one_sum(plan, part, source) for part in padded])[: members.size]
-
-
-def _one_sum(plan: MechanismPlan, members: Coins, source: Source) -> Scores:
-    """One sum: of `honest` sites with noise each, or of all with the coordinator's."""
-    total, seed = np.zeros(plan.lanes), source().bytes(32)
-    for place, member in enumerate(members):
-        change = np.zeros(plan.dimension)
-        change[place] = LOUD * plan.clip * bool(member)
-        vector = turned(bounded(change, plan, 0.0), plan, seed).total * plan.scale
-        total += round_within(vector, plan.sensitivity, source()) if plan.bits else np.rint(vector)
-    for _ in range(1 if plan.central else plan.honest):
-        total += integer_noise(plan, source())
-    return (_turned_back(total, plan, seed) if plan.bits else total) / plan.scale
-
-
-def _turned_back(total: Scores, plan: MechanismPlan, seed: bytes) -> Scores:
-    """What a sum that may have wrapped says of each canary, in integers."""
-    half = 2.0 ** (plan.bits - 1)
-    return Rotation(plan.dimension).back(np.mod(total + half, 2 * half) - half, seed)
 
 
 def _site_sum(mechanism: SiteMechanism, members: Coins, source: Source) -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from common.config import finite
 from common.data import Records
 from common.parameters import assign
+from common.privacy.units import Unit
 from common.randomness import child_numpy
 from common.work import Work, model_of
-from simulations.audits import lira
+from simulations.audits import lira, site_membership
 from simulations.audits.attack_curves import (
     Scores,
     Statistic,
@@ -31,7 +33,7 @@ from simulations.audits.models import flat_of
 from simulations.audits.runs import Run
 from simulations.audits.shadows import course_of, shadow
 from simulations.baselines import union
-from simulations.rebuilt import SiteRecords, rebuilt
+from simulations.rebuilt import rebuilt
 
 SHADOWS = 16
 RATES = {"1_percent": 0.01, "0.1_percent": 0.001}
@@ -44,19 +46,22 @@ METHOD = (
 )
 
 Step = Callable[[int], object]
+Parted = Mapping[str, tuple[Scores, Scores]]  # scores of members and of others by attack
 
 
 def audit(run: Run, shadows: int = SHADOWS, step: Step = lambda _: None) -> dict[str, Any]:
     """Every number of the membership audit, plain values ready for JSON.
 
     shadows  models trained for the likelihood ratios      step  is told after each of them
+    Of a run that protects whole sites the members are sites: `site_membership`.
     Errors: Refusal DATA_INVALID for a run that was no simulation or is not as written; CONFIG_INVALID.
     """
     finite(shadows, "shadows", at_least=4, at_most=4096)
-    work, claim, sites = simulated_work(run), signed_claim(run), rebuilt(run.facts)
-    attacks, members = _attacks(run, work, sites, shadows, step)
-    parted = {name: (scores[members], scores[~members]) for name, scores in attacks.items()}
-    metrics = _metrics(parted, claim, child_numpy(work.job.seed, "audit", "bootstrap"))
+    work, claim = simulated_work(run), signed_claim(run)
+    kind = SITES if work.training.unit is Unit.SITE else RECORDS
+    parted = kind.attack(run, work, shadows, step)
+    members, others = next(iter(parted.values()))
+    metrics = _metrics(parted, claim, kind, child_numpy(work.job.seed, "audit", "bootstrap"))
     judged = [metric for metric in metrics.values() if metric["tolerance"] is not None]
     outcome = worst(metrics)
     return {
@@ -64,10 +69,11 @@ def audit(run: Run, shadows: int = SHADOWS, step: Step = lambda _: None) -> dict
         "reason": claim.missing or _reason(metrics, len(judged), outcome.value),
         "claimed": claim.epsilon,
         "delta": claim.delta,
-        "members": int(members.sum()),
-        "others": int((~members).sum()),
+        **({"unit": Unit.SITE.value} if kind is SITES else {}),
+        "members": members.size,
+        "others": others.size,
         "shadows": shadows,
-        "method": METHOD,
+        "method": kind.method,
         "metrics": metrics,
         "curves": {name: curve(*scores, CURVE) for name, scores in parted.items()},
         "rates": CURVE.tolist(),
@@ -75,10 +81,9 @@ def audit(run: Run, shadows: int = SHADOWS, step: Step = lambda _: None) -> dict
     }
 
 
-def _attacks(
-    run: Run, work: Work, sites: tuple[SiteRecords, ...], shadows: int, step: Step
-) -> tuple[dict[str, Scores], NDArray[np.bool_]]:
-    """Scores of all real records by attack, and which of them the run trained on."""
+def _records(run: Run, work: Work, shadows: int, step: Step) -> Parted:
+    """Scores of the real records that the run trained on, and of the others, by attack."""
+    sites = rebuilt(run.facts)
     pools = [union([site.real, site.holdout]) for site in sites]
     members = np.concatenate([np.arange(len(pool)) < len(site.real) for pool, site in zip(pools, sites, strict=True)])
     everybody = union(pools)
@@ -91,7 +96,7 @@ def _attacks(
         "lira_offline": lira.offline(trained, sure),
         "lira_online": lira.online(trained, sure),
     }
-    return found, members
+    return {name: (scores[members], scores[~members]) for name, scores in found.items()}
 
 
 def _shadows(run: Run, work: Work, pools: list[Records], wanted: tuple[int, float], step: Step) -> lira.Shadows:
@@ -116,28 +121,41 @@ def _drawn(records: int, count: int, share: float, stream: np.random.Generator) 
     return order < inside
 
 
-def _metrics(
-    parted: Mapping[str, tuple[Scores, Scores]], claim: Claim, stream: np.random.Generator
-) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Kind:
+    """What is guessed: records or sites. rates: false alarms at which members found are counted; others: in words."""
+
+    attack: Callable[[Run, Work, int, Step], Parted]
+    rates: Mapping[str, float]
+    others: str
+    method: str
+
+
+RECORDS = Kind(_records, RATES, "held-out records", METHOD)
+SITES = Kind(site_membership.attacked, {"10_percent": 0.1}, "sites left out", site_membership.METHOD)
+
+
+def _metrics(parted: Parted, claim: Claim, kind: Kind, stream: np.random.Generator) -> dict[str, dict[str, Any]]:
     """Area and rates of each attack against what the claim allows; rates that too few others can show have none."""
     asked: list[tuple[str, Statistic, float]] = [("auc", auc, 0.0)]
-    asked += [(f"tpr_at_{name}", hit_rate(rate), rate) for name, rate in RATES.items()]
+    asked += [(f"tpr_at_{name}", hit_rate(rate), rate) for name, rate in kind.rates.items()]
     level = 1 - 0.05 / (len(parted) * len(asked))
     found = {}
     for attack, (members, others) in parted.items():
         for name, of, rate in asked:
             interval = bootstrap(members, others, of, stream, level=level)
-            found[f"{attack}_{name}"] = _judged(interval, rate, others.size, claim)
+            found[f"{attack}_{name}"] = _judged(interval, rate, f"{others.size} {kind.others}", claim, others.size)
     return found
 
 
-def _judged(interval: Interval, rate: float, others: int, claim: Claim) -> dict[str, Any]:
+def _judged(interval: Interval, rate: float, told: str, claim: Claim, others: int) -> dict[str, Any]:
+    """One figure against the claim. told: how many others there are, in words."""
     visible = not rate or rate * others >= 1
     tolerance = None
     if claim.epsilon is not None and visible:
         tolerance = largest_rate(rate, claim.epsilon, claim.delta) if rate else largest_auc(claim.epsilon, claim.delta)
     if not visible:
-        why = f"{others} held-out records cannot show a rate of {100 * rate:g} %; {round(1 / rate)} could"
+        why = f"{told} cannot show a rate of {100 * rate:g} %; {round(1 / rate)} could"
     elif tolerance is None:
         why = claim.missing
     else:

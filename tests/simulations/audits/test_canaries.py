@@ -25,7 +25,6 @@ from simulations.audits.door import app
 from simulations.audits.runs import read_run
 from simulations.report.page import build
 from tests.simulations.attacked import CANARIES, attacked
-from tests.simulations.recorded import write_run
 
 METRICS = {
     "epsilon_lower_bound", "epsilon_lower_bound_gaussian", "epsilon_without_noise", "mechanism_epsilon_lower_bound",
@@ -35,6 +34,12 @@ METRICS = {
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return attacked(tmp_path_factory.mktemp("planted"), CANARIES)
+
+
+@pytest.fixture(scope="module")
+def found(planted: Path) -> dict[str, Any]:
+    """What the audit says of it."""
+    return audit(read_run(planted))
 
 
 @pytest.fixture
@@ -58,8 +63,7 @@ def call(*words: str) -> tuple[int, Any]:
     return outcome.exit_code, json.loads(outcome.stdout.splitlines()[-1])
 
 
-def test_an_honest_run_passes_and_the_audit_shows_that_it_could_have_failed(planted: Path):
-    found = audit(read_run(planted))
+def test_an_honest_run_passes_and_the_audit_shows_that_it_could_have_failed(found: dict[str, Any]):
     main, bare = found["metrics"]["epsilon_lower_bound"], found["metrics"]["epsilon_without_noise"]
     assert found["metrics"].keys() == METRICS
     assert found["verdict"] == "PASS"
@@ -102,7 +106,7 @@ def test_too_few_canaries_have_no_power_and_the_audit_says_what_it_could_have_se
 
 
 def test_a_run_that_claims_nothing_is_inconclusive_and_shows_what_it_betrays(tmp_path: Path):
-    changes = ("job.privacy.noise=replay", CANARIES)
+    changes = ("job.privacy.noise=replay", "job.rounds=2", CANARIES)
     found = audit(read_run(attacked(tmp_path, *changes)))
     assert found["verdict"] == "INCONCLUSIVE"
     assert found["claimed"] is None
@@ -128,8 +132,8 @@ def test_a_run_without_canaries_is_refused_with_the_way_to_plant_some(tmp_path: 
     assert "--set world.canaries.count" in found["refusal"]["do"]
 
 
-def test_a_run_that_was_no_simulation_is_refused(tmp_path: Path):
-    code, found = call("canaries", str(write_run(tmp_path / "real", rounds=2)))
+def test_a_run_that_was_no_simulation_is_refused(honest: Path):
+    code, found = call("canaries", str(honest))
     assert (code, found["refusal"]["code"]) == (3, "DATA_INVALID")
     assert "only a simulated world knows" in found["refusal"]["why"]
 
@@ -183,7 +187,8 @@ def test_a_run_that_cannot_be_written_is_refused_before_the_attack(run: Path, mo
     assert (code, found["refusal"]["code"]) == (3, "FILE_UNWRITABLE")
 
 
-def test_a_person_reads_the_verdict_and_why(run: Path):
+def test_a_person_reads_the_verdict_and_why(run: Path, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(simulations.audits.canaries, "audit", lambda _: found)
     told = CliRunner().invoke(app, ["canaries", str(run)])
     assert told.exit_code == 0
     assert "PASS" in told.stdout
