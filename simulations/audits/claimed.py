@@ -57,6 +57,10 @@ def simulated_work(run: Run) -> Work:
 
     Errors: Refusal DATA_INVALID for a run that was no simulation or that protects whole sites; as `work_of`.
     """
+    if run.exact:
+        why = "its sums were formed in the open, and its sites have no files and no ledgers"
+        do = 'Attack a run with world.sums = "masked"'
+        raise Refusal(Code.DATA_INVALID, f"{run.folder} not attacked", why, do)
     work = work_of(scenario_of(run.facts).job, manifest_from(run.facts["manifest"]))
     if work.training.unit is Unit.SITE:
         raise Refusal(

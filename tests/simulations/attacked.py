@@ -17,5 +17,5 @@ def attacked(folder: Path, *changes: str, data: str = "digits", private: bool = 
     """The run directory of a world with these settings, under `folder`; `private` sets a small epsilon."""
     scenario = read_scenario(example(data), [*((*SMALL, EVERYBODY) if private else ()), *changes])
     done = simulate(scenario, folder / "world")
-    finish(scenario, done.work.job, done.federation, done.record, folder / "run")
+    finish(scenario, done, folder / "run")
     return folder / "run"
