@@ -73,6 +73,12 @@ class Work:
         return sum_min(self.job, self.roster)
 
     @cached_property
+    def sum_max(self) -> int:
+        """Reports that a sum holds at most: of all sites, or of the cohort that a round asks."""
+        most = self.job.aggregation.cohort or self.roster.rules.sites_max
+        return min(most, len(self.roster.ids))
+
+    @cached_property
     def training(self) -> MechanismPlan:
         """The mechanism of a training release."""
         if self.job.privacy.by_site:
@@ -81,7 +87,8 @@ class Work:
                 rounds=self.job.rounds,
                 dimension=self.layout.size,
                 quorum=self.sum_min,
-                sites=len(self.roster.ids),
+                sites=self.sum_max,
+                population=len(self.roster.ids),
                 bits=self.job.aggregation.bits,
             )
         return plan_training(
@@ -90,8 +97,9 @@ class Work:
             local_steps=self.job.training.local_steps,
             dimension=self.layout.size,
             quorum=self.sum_min,
-            sites=len(self.roster.ids),
+            sites=self.sum_max,
             records=self.roster.all_records,
+            summed=min(self.roster.all_records, self.sum_max * self.roster.most_records),
         )
 
     @cached_property

@@ -30,12 +30,14 @@ def plan_training(
     quorum: int,
     sites: int,
     records: int,
+    summed: int | None = None,
 ) -> MechanismPlan:
     """The plan of one round's training release.
 
     rounds, local_steps  of the job            dimension  trainable parameters of the model
     quorum, sites        fewest and most reports in one sum; the fewest also if the coordinator lies
     records              public nominal number of training records of all sites together
+    summed               of those the most that one sum is made of, where rounds ask some sites only
     Guarantee: equal arguments give equal plans, so server and sites need not trust each other's.
     Errors: Refusal JOB_INVALID for settings that cannot live together, CONFIG_INVALID if no noise is enough.
     """
@@ -71,7 +73,8 @@ def plan_training(
     if not together:
         return calibrated(start)
     # records beyond CROWD times the expected number could wrap a lane: that spoils a sum, never the guarantee
-    return fitted_and_calibrated(start, sites, CROWD * start.sampling_rate * records + FEWEST)
+    most = records if summed is None else summed
+    return fitted_and_calibrated(start, sites, CROWD * start.sampling_rate * most + FEWEST)
 
 
 @lru_cache(maxsize=256)

@@ -45,20 +45,29 @@ def plan_local(
 
 @lru_cache(maxsize=256)
 def plan_site(
-    settings: PrivacySettings, *, rounds: int, dimension: int, quorum: int, sites: int, bits: int | None = None
+    settings: PrivacySettings,
+    *,
+    rounds: int,
+    dimension: int,
+    quorum: int,
+    sites: int,
+    population: int | None = None,
+    bits: int | None = None,
 ) -> MechanismPlan:
     """The plan of one round's release in which a unit is a whole site: one vector, an update over the clip.
 
     rounds  of the job        dimension  trainable parameters of the model
     quorum, sites  fewest and most reports in one sum; the fewest also if the coordinator lies
+    population  of which those are; left out, no more than they
     bits  of the ring, where the job names one: vectors are then rotated, and noised by the settings' `mechanism`
     A clip that adapts adds one lane, which says whether the update was clipped, with noise of `_SPREAD` sites.
     Guarantee: as `plan_training`. Errors: Refusal JOB_INVALID, CONFIG_INVALID.
     Source: McMahan et al. 2018 (M3); Kairouz, Liu and Steinke 2021 (M4); Kalinin and Lampert 2024 (M5); Andrew et al.
     2021, section 2 and theorem 1 (the clip).
     """
-    if asked(settings.delta) * sites >= 1:
-        raise too_large(settings.delta, sites, "sites")
+    units = sites if population is None else population
+    if asked(settings.delta) * units >= 1:
+        raise too_large(settings.delta, units, "sites")
     _refuse_half_a_codec(settings, bits)
     turns = -(-rounds // settings.separation) if settings.separation else rounds
     start = replace(
