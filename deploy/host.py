@@ -95,9 +95,10 @@ def manifest_in(root: Path) -> Manifest:
 
 
 def rounds_of(state: Path) -> list[dict[str, Any]]:
-    """The rounds that a run has written down so far."""
+    """The rounds that a run has written down so far; a line that is being written is not one yet."""
     try:
-        return [json.loads(line) for line in (state / "rounds.jsonl").read_text().splitlines()]
+        whole, _, _ = (state / "rounds.jsonl").read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
     except (OSError, ValueError):
         return []
 

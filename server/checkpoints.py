@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from common.errors import Code, Refusal
+from server.durable import write_whole
+from server.live_rounds import Cut, rows_at
 
-_SCHEMA = "1"
+_SCHEMA = "2"
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,16 @@ class State:
         return replace(self, heads={**self.heads, site: head.hex()}, epsilon={**self.epsilon, site: epsilon})
 
 
-def save_checkpoint(path: Path, state: State, run: str) -> None:
-    """Write `state` to `path`: a crash leaves the old file or the new one. run: what must be named to read it."""
+def save_checkpoint(path: Path, state: State, run: str, cut: Cut) -> None:
+    """Write `state` to `path`: a crash leaves the old file or the new one.
+
+    run  what must be named to read it      cut  where its rounds are, on disk already
+    What is written grows with the model and the number of sites, not with the number of rounds.
+    """
     arrays: dict[str, NDArray[Any]] = {f"memory.{name}": array for name, array in state.memory.items()}
     arrays |= {"parameters": state.parameters, "noise": state.noise}
     values = {
-        "rounds": state.rounds,
+        "rounds": asdict(cut),
         "spent": state.spent,
         "heads": state.heads,
         "epsilon": state.epsilon,
@@ -74,8 +79,11 @@ def save_checkpoint(path: Path, state: State, run: str) -> None:
     write_whole(path, data)
 
 
-def load_checkpoint(path: Path, run: str) -> State:
-    """The state that `save_checkpoint` wrote. Errors: Refusal FILE_MISSING, CONFIG_INVALID, RUN_UNKNOWN."""
+def load_checkpoint(path: Path, run: str, live: Path) -> State:
+    """The state that `save_checkpoint` wrote. live: the file of its rounds.
+
+    Errors: Refusal FILE_MISSING, CONFIG_INVALID, RUN_UNKNOWN.
+    """
     if not path.exists():
         raise Refusal(Code.FILE_MISSING, f"Checkpoint {path} not read", "there is none", "Start the run instead")
     try:
@@ -83,7 +91,7 @@ def load_checkpoint(path: Path, run: str) -> State:
             meta = file.metadata()
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         if (meta["schema"], meta["run"]) == (_SCHEMA, run):
-            return _state_of(arrays, json.loads(meta["state"]))
+            return _state_of(arrays, json.loads(meta["state"]), live)
     except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError):
         raise Refusal(
             Code.CONFIG_INVALID,
@@ -95,12 +103,12 @@ def load_checkpoint(path: Path, run: str) -> State:
     raise Refusal(Code.RUN_UNKNOWN, f"Checkpoint {path} not used", "it is of another run", do)
 
 
-def _state_of(arrays: dict[str, NDArray[Any]], values: dict[str, Any]) -> State:
+def _state_of(arrays: dict[str, NDArray[Any]], values: dict[str, Any], live: Path) -> State:
     return State(
         parameters=arrays.pop("parameters"),
         noise=arrays.pop("noise"),
         memory={name.removeprefix("memory."): array for name, array in arrays.items()},
-        rounds=tuple(values["rounds"]),
+        rounds=rows_at(live, values["rounds"]),
         spent=values["spent"],
         heads=_by_site(values["heads"]),
         epsilon=_by_site(values["epsilon"]),
@@ -111,21 +119,6 @@ def _state_of(arrays: dict[str, NDArray[Any]], values: dict[str, Any]) -> State:
         seconds=values["seconds"],
         clip=values["clip"],
     )
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace the file `path` by `data`, on disk before this returns."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _by_site(values: dict[str, Any]) -> dict[int, Any]:

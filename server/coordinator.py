@@ -17,12 +17,14 @@ from common.orders import Task
 from common.parameters import flatten
 from common.secagg.manifest import Manifest, read_manifest
 from common.work import Work, model_of, work_of
-from server.checkpoints import State, load_checkpoint, save_checkpoint, write_whole
+from server.checkpoints import State, load_checkpoint, save_checkpoint
 from server.closing import Before, earlier_answers, make_room, record_of
 from server.cohort import FINAL, Eligible, wait_for
+from server.durable import write_whole
 from server.gathering import Questions, Sites
 from server.job import read_job
 from server.ledgers import keep_heads, known_heads
+from server.live_rounds import LiveRounds
 from server.own_ledger import own_ledger
 from server.progress import Progress, be_alone
 from server.reach import Asked, Reach
@@ -42,6 +44,7 @@ class RunSettings:
     job         job.toml        state  folder of this run: its name, checkpoint, live rounds, result/
     resume      go on from the checkpoint; without it a folder that has one is refused
     number      what the server calls the run
+    durable     whether a crash leaves something to go on from; a world in memory ends with its process, and has nothing
     """
 
     federation: Path
@@ -49,6 +52,7 @@ class RunSettings:
     state: Path
     resume: bool = False
     number: int = 0
+    durable: bool = True
 
     @property
     def checkpoint(self) -> Path:
@@ -62,7 +66,7 @@ class RunSettings:
 
     @property
     def live(self) -> Path:
-        """Rounds so far, for whoever watches."""
+        """Rounds so far: for whoever watches, and for the checkpoint, which names where it cuts them."""
         return self.state / "rounds.jsonl"
 
     @property
@@ -132,21 +136,23 @@ def run_job(work: Work, reach: Reach, settings: RunSettings) -> State:
     progress.waiting()
     state = _opening_state(work, reach, settings, run_id)
     known = known_heads(settings.heads, work.job.dataset)
-    before, newest = state.seconds, state
+    before, newest, live = state.seconds, state, LiveRounds(settings.live)
 
     def save(now: State) -> None:
         nonlocal newest
         newest = now
-        now = replace(now, seconds=before + time.monotonic() - begun)
-        save_checkpoint(settings.checkpoint, now, _mark(work, run_id))
-        keep_heads(settings.heads, work.job.dataset, now.heads)
         _keep(work, settings, now)
-        write_whole(settings.live, b"".join(json.dumps(row).encode() + b"\n" for row in now.rounds))
+        if not settings.durable:
+            return
+        now = replace(now, seconds=before + time.monotonic() - begun)
+        save_checkpoint(settings.checkpoint, now, _mark(work, run_id), live.keep(now.rounds))
+        keep_heads(settings.heads, work.job.dataset, now.heads)
         settings.attempt.unlink(missing_ok=True)
 
     def begin(task: Task) -> None:
-        write_whole(settings.attempt, task.encode())
-        progress.begun(task, newest)
+        if settings.durable:
+            write_whole(settings.attempt, task.encode())
+            progress.begun(task, newest)
 
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
     save(state)
@@ -179,7 +185,8 @@ def _keep(work: Work, settings: RunSettings, state: State) -> None:
     """Add the newest model to the history, where all rounds together stay below HISTORY_BYTES."""
     if work.job.rounds * state.parameters.nbytes <= HISTORY_BYTES:
         settings.history.mkdir(exist_ok=True)
-        write_whole(settings.history / f"{len(state.rounds):06d}.f32", state.parameters.astype("<f4").tobytes())
+        file, model = settings.history / f"{len(state.rounds):06d}.f32", state.parameters.astype("<f4").tobytes()
+        write_whole(file, model) if settings.durable else file.write_bytes(model)
 
 
 def _name(settings: RunSettings) -> bytes:
@@ -218,7 +225,7 @@ def _opening_state(work: Work, reach: Reach, settings: RunSettings, run_id: byte
     Whoever refused for good before is asked again by a run that is resumed: its keeper may have mended it.
     """
     if settings.checkpoint.exists():
-        kept = load_checkpoint(settings.checkpoint, _mark(work, run_id))
+        kept = load_checkpoint(settings.checkpoint, _mark(work, run_id), settings.live)
         return _with_cut_attempt(replace(kept, excluded={}), settings.attempt)
     deadline = work.job.aggregation.deadline_seconds
     wait_for(work.job.aggregation.quorum, lambda: Eligible(reach.present()), 3 * deadline)

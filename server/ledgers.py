@@ -14,7 +14,8 @@ from common.privacy.chain import verify_public
 from common.privacy.entries import GENESIS, parse_public
 from common.privacy.spending import spending_of
 from common.work import Work
-from server.checkpoints import State, write_whole
+from server.checkpoints import State
+from server.durable import write_whole
 
 VOID_DELTA = 1e-5  # for jobs without a delta of their own: what their sites spent before still has an epsilon
 

@@ -26,6 +26,7 @@ from server.strategies.strategy import Strategy
 
 MOST_TOLD = 8  # sites named in the end of a run
 FADING = 0.8  # weight of a round's estimate in the next round's smoothed one
+REMEMBERED = 256  # rounds behind which a weight is nothing beside a float's last digit
 
 # An attempt that ended so may succeed when it is repeated.
 REPEATED = frozenset({Code.E_TOO_FEW, Code.E_HELPER_LOST, Code.E_SUM_CHECK, Code.E_SET, Code.E_SHARE})
@@ -70,7 +71,8 @@ def play(table: Table, state: State) -> State:
     )
     row = _row(table, state, number, gathered, refusals)
     row |= {"noisy_loss": loss, "noisy_accuracy": accuracy, "seconds": round(time.monotonic() - begun, 3)}
-    row |= {name: _smoothed([*state.rounds, row], f"noisy_{name}") for name in ("loss", "accuracy")}
+    recent = [*state.rounds[-REMEMBERED:], row]
+    row |= {name: _smoothed(recent, f"noisy_{name}") for name in ("loss", "accuracy")}
     return replace(state, rounds=(*state.rounds, row))
 
 

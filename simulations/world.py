@@ -139,7 +139,7 @@ def _exact(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
     roster = population_of(scenario, ground)
     work = work_of(prepared(scenario.job, roster), roster)
     computed = engine_of(engine, work, ground)
-    settings = RunSettings(federation=folder, job=folder / "job.toml", state=folder / "state")
+    settings = RunSettings(federation=folder, job=folder / "job.toml", state=folder / "state", durable=False)
     signer = Signer.generate()
     with contextlib.closing(computed):
         state = run_job(work, OpenWorld(scenario, ground, computed, signer), settings)

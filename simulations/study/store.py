@@ -15,6 +15,7 @@ from typing import Any
 from common.config import canonical, load, plain
 from common.errors import Code, Refusal
 from common.lock import Held, Purpose, hold
+from server.durable import write_whole
 from simulations.study.results import Result
 
 PLAN, CELL, RESULT, RUN, FAULT = "study.json", "cell.json", "result.json", "run", "fault.log"
@@ -60,8 +61,6 @@ class Store:
 
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         """Write the plan, whole. Errors: OSError."""
-        from server.checkpoints import write_whole  # with torch, which workers have in any case, but not from here
-
         self.cells.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / PLAN, json.dumps(plan, indent=2).encode() + b"\n")
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save
+from safetensors.numpy import save as sealed
 
 from common.errors import Code, Refusal
-from server.checkpoints import State, load_checkpoint, save_checkpoint, write_whole
+from server.checkpoints import State, load_checkpoint, save_checkpoint
+from server.durable import write_whole
+from server.live_rounds import LiveRounds
 
 STATE = State(
     parameters=np.array([1.5, -0.0, 3e-38], np.float32),
@@ -44,15 +46,23 @@ def same(one: State, two: State) -> bool:
     return plain and arrays and all(np.array_equal(one.memory[key], two.memory[key]) for key in one.memory)
 
 
+def save(path: Path, state: State) -> None:
+    save_checkpoint(path, state, "run", LiveRounds(live(path)).keep(state.rounds))
+
+
+def live(path: Path) -> Path:
+    return path.with_name("rounds.jsonl")
+
+
 def refused(path: Path, run: str = "run") -> Code:
     with pytest.raises(Refusal) as found:
-        load_checkpoint(path, run)
+        load_checkpoint(path, run, live(path))
     return found.value.code
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "c", STATE, "run")
-    again = load_checkpoint(tmp_path / "c", "run")
+    save(tmp_path / "c", STATE)
+    again = load_checkpoint(tmp_path / "c", "run", live(tmp_path / "c"))
     assert same(again, STATE)
     assert again.parameters.dtype == np.float32
     assert again.memory["mean"].dtype == np.float64
@@ -60,7 +70,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "c", STATE, "run")
+    save(tmp_path / "c", STATE)
     assert refused(tmp_path / "c", "other") is Code.RUN_UNKNOWN
     assert refused(tmp_path / "none") is Code.FILE_MISSING
 
@@ -71,7 +81,7 @@ def test_a_truncated_checkpoint_is_refused_and_a_damaged_one_never_breaks_the_re
     tmp_path: Path, place: int, cut: bool
 ) -> None:
     path = tmp_path / "c"
-    save_checkpoint(path, STATE, "run")
+    save(path, STATE)
     data = bytearray(path.read_bytes())
     if cut:
         path.write_bytes(bytes(data[: place % len(data)]))
@@ -81,7 +91,7 @@ def test_a_truncated_checkpoint_is_refused_and_a_damaged_one_never_breaks_the_re
     path.write_bytes(bytes(data))
     code = None
     try:
-        load_checkpoint(path, "run")
+        load_checkpoint(path, "run", live(path))
     except Refusal as refusal:
         code = refusal.code
     assert code in (None, Code.CONFIG_INVALID, Code.RUN_UNKNOWN)
@@ -99,16 +109,16 @@ def test_a_truncated_checkpoint_is_refused_and_a_damaged_one_never_breaks_the_re
 )
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], state: str) -> None:
     path = tmp_path / "c"
-    path.write_bytes(save(arrays, {"schema": "1", "run": "run", "state": state}))
+    path.write_bytes(sealed(arrays, {"schema": "2", "run": "run", "state": state}))
     assert refused(path) is Code.CONFIG_INVALID
-    path.write_bytes(save(arrays))
+    path.write_bytes(sealed(arrays))
     assert refused(path) is Code.CONFIG_INVALID
 
 
 @pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
 def test_a_crash_leaves_the_old_file_whole(tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "c"
-    save_checkpoint(path, STATE, "run")
+    save(path, STATE)
 
     def crash(*_: object, **__: object) -> None:
         raise OSError("the disk is full")
@@ -120,12 +130,12 @@ def test_a_crash_leaves_the_old_file_whole(tmp_path: Path, moment: str, monkeypa
     else:
         monkeypatch.setattr(Path, "open", crash)
     with pytest.raises(OSError, match="disk"):
-        save_checkpoint(path, replace(STATE, seconds=99.0), "run")
+        save(path, replace(STATE, seconds=99.0))
     monkeypatch.undo()
-    assert same(load_checkpoint(path, "run"), STATE)
-    save_checkpoint(path, replace(STATE, seconds=99.0), "run")  # what a crash left behind is no hindrance
-    assert load_checkpoint(path, "run").seconds == 99.0
-    assert [file.name for file in tmp_path.iterdir()] == ["c"]
+    assert same(load_checkpoint(path, "run", live(path)), STATE)
+    save(path, replace(STATE, seconds=99.0))  # what a crash left behind is no hindrance
+    assert load_checkpoint(path, "run", live(path)).seconds == 99.0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["c", "rounds.jsonl"]
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

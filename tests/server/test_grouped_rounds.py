@@ -18,6 +18,7 @@ from common.messages import AnyOrder, RecoverOrder, Reported, Unmasked, UnmaskOr
 from common.secagg.codec import RangeCodec
 from common.work import update_of
 from server.checkpoints import load_checkpoint, save_checkpoint
+from server.live_rounds import LiveRounds
 from server.rounds import evaluate, play
 from simulations.world import simulate
 from tests.attempts import Attempts, forged, losing, unmaskers
@@ -212,8 +213,9 @@ def test_a_rule_that_starts_from_the_last_update_has_it_after_a_checkpoint(tmp_p
     desk = desk_of(scenario("none", {**GROUPED, **chosen}), tmp_path / "world")
     made = Play(desk)
     first = play(made.table, made.state)
-    save_checkpoint(tmp_path / "kept", first, "mark")
-    second = play(made.table, load_checkpoint(tmp_path / "kept", "mark"))
+    live = tmp_path / "rounds.jsonl"
+    save_checkpoint(tmp_path / "kept", first, "mark", LiveRounds(live).keep(first.rounds))
+    second = play(made.table, load_checkpoint(tmp_path / "kept", "mark", live))
     moved = [np.linalg.norm(after.memory["combined"]) for after in (first, second)]
     assert 0.005 < moved[0] <= 0.01
     assert 1.5 * moved[0] < moved[1] <= 0.02

@@ -18,7 +18,7 @@ from common.work import model_of
 from server.aggregation import Aggregator
 from server.checkpoints import State
 from server.own_ledger import OwnLedger
-from server.rounds import Table, evaluate, play
+from server.rounds import REMEMBERED, Table, _smoothed, evaluate, play
 from server.strategies.catalogue import strategy
 from simulations.backstage import backstage_of
 from simulations.world import simulate
@@ -253,3 +253,9 @@ def test_every_strategy_learns_in_every_mode(mode: str, name: str, settings: dic
         assert state.evaluation is not None
         assert state.evaluation["noise_sd"] == 0.0
         assert sum(np.array(state.evaluation["counts"]).reshape(-1)) > 100
+
+
+def test_a_smoothed_estimate_forgets_only_what_weighs_nothing() -> None:
+    """Rounds far back are left out to save time, and the figure stays the same to the last bit."""
+    rows = [{"noisy_loss": 0.1 + (n * 7919 % 1000) / 300} for n in range(700)]
+    assert _smoothed(rows[-REMEMBERED - 1 :], "noisy_loss") == _smoothed(rows, "noisy_loss")

@@ -229,13 +229,13 @@ def test_a_killed_run_of_correlated_noise_goes_on_with_the_noise_of_its_last_rou
         run_job(desk.work, Asked(questions_of(desk, Lines(desk, line))), settings_of(desk))
     settings = settings_of(desk, resume=True)
     mark = f"{(settings.state / 'run.id').read_text()} {desk.work.job.digest().hex()}"
-    kept = load_checkpoint(settings.checkpoint, mark)
+    kept = load_checkpoint(settings.checkpoint, mark, settings.live)
     assert kept.noise.shape == (1, desk.work.training.dimension)
     run_job(desk.work, Asked(questions_of(desk, Lines(desk, line))), settings)
     for number in (1, 2):
         files = [settings_of(each).history / f"{number:06d}.f32" for each in (desk, whole)]
         assert files[0].read_bytes() == files[1].read_bytes()
-    assert load_checkpoint(settings.checkpoint, mark).noise.size == 0
+    assert load_checkpoint(settings.checkpoint, mark, settings.live).noise.size == 0
     assert json.loads((settings.result / "run.json").read_text())["status"] == "completed"
 
 

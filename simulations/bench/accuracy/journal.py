@@ -17,7 +17,7 @@ from common.config import plain
 from common.errors import Code, Refusal
 from common.lock import Purpose, hold
 from common.versions import versions
-from server.checkpoints import write_whole
+from server.durable import write_whole
 from simulations.bench.accuracy.measure import Row
 from simulations.bench.accuracy.studies import Study
 from simulations.finish import refuse_to_overwrite
