@@ -6,7 +6,7 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +18,7 @@ import typer
 from common import console
 from common.config import plain
 from common.errors import Code, Refusal
-from common.job import Job
+from common.work import Work, work_of
 from deploy.host import layout_of, refusal_of, rounds_of
 from deploy.provision import FederationFolder
 from deploy.up import Federation, FederationLayout
@@ -53,6 +53,28 @@ class Deployment:
         """The coordinator's folder of the run."""
         return self.folder.coordinator / "state"
 
+    @property
+    def federation(self) -> FederationFolder:
+        """See `simulations.finish.Played`."""
+        return self.folder
+
+    @property
+    def record(self) -> Path:
+        """See `simulations.finish.Played`."""
+        return self.state / "result"
+
+    @property
+    def work(self) -> Work:
+        """What the job and the manifest make."""
+        from server.job import read_job
+
+        return work_of(read_job(self.job, self.folder.manifest), self.folder.manifest)
+
+    @property
+    def told(self) -> Mapping[str, str]:
+        """No engine: its sites are processes."""
+        return {}
+
 
 @console.guarded
 def command(
@@ -78,7 +100,7 @@ def command(
         _say(f"{len(deployment.folder.sites)} sites are online after {time.monotonic() - begun:.1f} s", json=json)
         with console.progress("Rounds", scenario.job.rounds, json=json) as step:
             play(federation, deployment, lambda row: _show(row, step))
-    result = finish(scenario, _job(deployment), deployment.folder, deployment.state / "result", out / "run")
+    result = finish(scenario, deployment, out / "run")
     result["seconds"] = round(time.monotonic() - begun, 1)
     console.emit(result, json=json)
     return console.Exit.DONE
@@ -128,12 +150,6 @@ def without_nothing(table: Any) -> Any:
     if isinstance(table, dict):
         return {name: without_nothing(value) for name, value in table.items() if value is not None}
     return [without_nothing(value) for value in table] if isinstance(table, list) else table
-
-
-def _job(deployment: Deployment) -> Job:
-    from server.job import read_job
-
-    return read_job(deployment.job, deployment.folder.manifest)
 
 
 def _say(text: str, *, json: bool) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -17,10 +17,11 @@ from common.errors import Code, Refusal
 from common.job import Job
 from common.parameters import Flat
 from common.statement import signed, statement_of
-from common.work import model_of
+from common.work import Work, model_of
 from deploy.provision import FederationFolder
 from simulations.audits.runs import HISTORY
 from simulations.backstage import Backstage, backstage_of
+from simulations.planned import planned
 from simulations.rebuilt import told
 from simulations.report.page import build
 from simulations.scenario import Scenario
@@ -39,15 +40,27 @@ def refuse_to_overwrite(out: Path) -> None:
         raise Refusal(Code.FILE_UNWRITABLE, f"{out} not used", f"{above} cannot be written", "Name another place")
 
 
-def finish(
-    scenario: Scenario, job: Job, behind: FederationFolder | Backstage, result: Path, out: Path
-) -> dict[str, Any]:
-    """Write the run directory `out` from the coordinator's `result`; return what commands print of it.
+class Played(Protocol):
+    """What is left of a world that was played, as `simulations.world.Finished` tells it."""
 
-    behind  the folders of the world's sites, or what stands for them
+    @property
+    def federation(self) -> FederationFolder | Backstage: ...
+    @property
+    def record(self) -> Path: ...
+    @property
+    def work(self) -> Work: ...
+    @property
+    def told(self) -> Mapping[str, str]: ...
+
+
+def finish(scenario: Scenario, done: Played, out: Path) -> dict[str, Any]:
+    """Write the run directory `out` from the coordinator's record; return what commands print of it.
+
     What only a world that holds all data knows (exact accuracy, baselines, its seed) is added, and the world's
-    coordinator signs the whole again.
+    coordinator signs the whole again; where sums were formed without masks, also what was planned, and the key that
+    signs, which was made for the run.
     """
+    job, result, behind = done.work.job, done.record, done.federation
     backstage = behind if isinstance(behind, Backstage) else backstage_of(behind, job)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -61,7 +74,10 @@ def finish(
         rows = [row | {"exact_accuracy": exact} for row, exact in zip(rows, found.curve, strict=True)]
     table |= {"accuracy": found.accuracy, "baselines": found.as_dict()}
     table["seeds"] = {"job": job.seed, "world": scenario.world.seed}
-    table["world"] = told(scenario, backstage.digest)
+    table["world"] = {**told(scenario, backstage.digest), **done.told}
+    if scenario.world.sums == "exact":
+        table["planned"] = planned(done.work)
+        table["world"]["signed_by"] = backstage.signer.public.hex()
     if scenario.world.canaries:
         _keep_history(part / HISTORY, result.parent / "history")
     statement = statement_of(table, rows, (part / "model.safetensors").read_bytes())
@@ -82,23 +98,28 @@ def _keep_history(path: Path, history: Path) -> None:
 
 
 def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """The keys that `hushfed demo` and `hushfed simulate run` print, from run.json and the rounds."""
+    """The keys that `hushfed demo` and `hushfed simulate run` print, from run.json and the rounds.
+
+    privacy.planned  whether its epsilon is one that nobody was charged, since sums were formed without masks
+    """
     rounds = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
     privacy, baselines = table["job"]["privacy"], table["baselines"] or {}
     audited = json.loads((out / "audit.json").read_text())["privacy"]
+    exact = table["manifest"] is None
     return {
         "status": table["status"],
         "run": str(out),
-        "sites": len(table["manifest"]["sites"]),
+        "sites": table["population"] if exact else len(table["manifest"]["sites"]),
         "rounds": len(rounds),
         "accuracy": table["accuracy"],
         "pooled_accuracy": baselines.get("pooled_accuracy"),
         "alone_accuracy": baselines.get("alone_accuracy"),
         "privacy": {
-            "epsilon": audited["epsilon"],
+            "epsilon": (audited["planned"] or {}).get("epsilon") if exact else audited["epsilon"],
             "delta": privacy["delta"],
             "unit": privacy["unit"],
             "mode": privacy["mode"],
+            "planned": exact,
         },
         "claim": _claim(audited),
         "seconds": table["seconds"],
@@ -108,7 +129,9 @@ def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _claim(audited: Mapping[str, Any]) -> str | None:
-    """What may be said of the site that spent most, in the audit's own sentence."""
+    """What may be said of the site that spent most, in the audit's own sentence; or what was planned."""
+    if audited["planned"]:
+        return str(audited["planned"]["sentence"])
     costs = [math.inf if site["recomputed"] is None else site["recomputed"] for site in audited["sites"]]
     return str(audited["claims"][costs.index(max(costs))]) if costs else None
 

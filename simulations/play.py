@@ -23,6 +23,6 @@ def play(scenario: Scenario, out: Path, *, engine: EngineName, workshop: Path | 
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hushfed-world-", dir=workshop) as folder:
         done = simulate(scenario, Path(folder) / "federation", engine)
-        result = finish(scenario, done.work.job, done.federation, done.record, out)
+        result = finish(scenario, done, out)
     result["seconds"] = round(time.monotonic() - begun, 1)
     return result

@@ -16,10 +16,11 @@ from common.errors import Code, Refusal
 from common.job import Job
 from common.ranges import share
 from simulations.datasets import dataset
+from simulations.naming import site_name, site_names
 from simulations.partitioners import Partition
 from simulations.planting import CanarySettings
 
-EXAMPLES = ("clinics", "digits", "digits-local")
+EXAMPLES = ("clinics", "digits", "digits-crowd", "digits-local")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +101,11 @@ class World:
 
     def site_name(self, place: int, count: int) -> str:
         """clinic-a, clinic-b, … by place from 0 on; numbers where the alphabet does not suffice for all."""
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        return f"{self.names}-{letters[place] if count <= len(letters) else place + 1}"
+        return site_name(self.names, place, count)
 
     def site_names(self, count: int) -> tuple[str, ...]:
         """The names of so many sites."""
-        return tuple(self.site_name(place, count) for place in range(count))
+        return site_names(self.names, count)
 
 
 @dataclass(frozen=True, kw_only=True)

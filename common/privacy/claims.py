@@ -91,6 +91,27 @@ class Claim:
             )
         return (
             *(self._of_records() if self.whole is None else self._of_the_site(self.whole)),
+            *self._always(),
+        )
+
+    def planned(self) -> tuple[str, ...]:
+        """The claim looking ahead, in words; of nothing that was charged."""
+        side = self.whole or self.records
+        if self.void or not math.isfinite(side.epsilon):
+            why = "; ".join(self.void) or "its epsilon has no bound"
+            return (f"Planned: a deployment of this job would claim no differential privacy, because {why}.",)
+        beside = () if self.whole is None else self._beside_the_site()
+        whom = "a site that takes part in every round, without failed attempts"
+        return (
+            f"Planned: a deployment of this job would charge {whom}, {self._says(side)}.",
+            f"It would hold against {side.against()}.",
+            *beside,
+            *self._always(),
+        )
+
+    def _always(self) -> tuple[str, ...]:
+        """What every figure rests on, and what none covers."""
+        return (
             f"Sampling: {', '.join(self.samplers)}. Accountant: {self.accountant}. Noise: system entropy.",
             "A person with several records, or with records at several sites, has a larger epsilon.",
             f"Not covered: {NOT_COVERED}.",
@@ -107,21 +128,24 @@ class Claim:
 
     def _of_the_site(self, whole: Side) -> tuple[str, ...]:
         over = f"over all {whole.releases} training releases that its ledger holds, in all runs"
+        return (
+            f"Site {self.site}: {self._says(whole)}, all its training records together, {over}.",
+            f"It holds against {whole.against()}.",
+            *self._beside_the_site(),
+        )
+
+    def _beside_the_site(self) -> tuple[str, ...]:
+        """What is said of single records where the unit is the site."""
         one = "One training record is protected at least as well, against the same."
         if self.layered:
             own = _guarantee(self.train, self.delta, Unit.RECORD, self.relation)
             one = f"Training records: {own} besides, against {_OUTSIDE}; figures of different units are never added."
-        told = (
-            f"Site {self.site}: {self._says(whole)}, all its training records together, {over}.",
-            f"It holds against {whole.against()}.",
-            one,
-        )
         if self.counts is None:
-            return told
+            return (one,)
         counts = (
             f"Held-out records: {self._says(self.counts)} in released counts (times released: {self.counts.releases})"
         )
-        return (*told, f"{counts}, against {self.counts.against()}; no count is bounded for the whole site.")
+        return one, f"{counts}, against {self.counts.against()}; no count is bounded for the whole site."
 
     def _says(self, side: Side) -> str:
         return _guarantee(side.epsilon, self.delta, side.unit, self.relation)

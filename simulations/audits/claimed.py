@@ -55,7 +55,14 @@ def claim_of(run: Run) -> Claim:
 
 
 def simulated_work(run: Run) -> Work:
-    """The work of a simulated run. Errors: Refusal DATA_INVALID for a run that was no simulation; as `work_of`."""
+    """The work of a simulated run.
+
+    Errors: Refusal DATA_INVALID for a run that was no simulation, or that formed sums without masks; as `work_of`.
+    """
+    if run.exact:
+        why = "its sums were formed in the open, and its sites have no files and no ledgers"
+        do = 'Attack a run with world.sums = "masked"'
+        raise Refusal(Code.DATA_INVALID, f"{run.folder} not attacked", why, do)
     return work_of(scenario_of(run.facts).job, manifest_from(run.facts["manifest"]))
 
 

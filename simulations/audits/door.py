@@ -58,6 +58,8 @@ def _compare(found: dict[str, Any]) -> str:
     """What the manifest's digest must be compared with, if it was not."""
     if "MANIFEST_MISMATCH" in found["problems"]:
         return "The manifest is another than the one you gave, so nothing in this run proves who signed it."
+    if found["planned"]:
+        return "There is no manifest to compare: the sums of this run were formed in the open, by nobody's keys."
     if found["anchors"]["manifest"]:
         return "The manifest is the one you gave, signed by the key of governance that you gave."
     return (
@@ -119,7 +121,9 @@ def _legible(found: dict[str, Any]) -> dict[str, Any]:
         {"site": site["site"], "epsilon": {to: site[name] for to, name in row.items()}, "entries": site["entries"]}
         for site in found["sites"]
     ]
-    rest = {name: value for name, value in found.items() if name not in {"this_run", "promised", "limit"}}
+    rest = {name: value for name, value in found.items() if name not in {"this_run", "promised", "limit", "planned"}}
+    if found["planned"]:  # in words it stands among the claims
+        told |= {"planned": found["planned"]["epsilon"]}
     return rest | {"epsilon": told, "sites": sites}
 
 

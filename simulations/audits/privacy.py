@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from common.privacy.claims import claim_of
+from simulations.audits import exact
 from simulations.audits.accounts import Account, Cost, books_of, cost_of, members_of
 from simulations.audits.central import unaccounted
 from simulations.audits.intervals import Verdict
@@ -38,7 +39,10 @@ def audit(run: Run, anchors: Anchors = NOTHING) -> dict[str, Any]:
     that sites signed.
     epsilon   of the site that spent most, over all runs in its ledger; so is what a site `recomputed`
     this_run  of the site that spent most on this run alone: what must not exceed `promised`, also named `limit`
+    planned   of a run whose sums were formed without masks: see `exact.audit`
     """
+    if run.exact:
+        return exact.audit(run, anchors)
     members, found = members_of(run)
     books = books_of(run, members)
     accounts = books.accounts
@@ -86,6 +90,7 @@ def _result(run: Run, terms: Terms, priced: Priced, found: list[Finding]) -> dic
         "manifest": digest_of(run.facts["manifest"]),
         "sites": [_row(run, terms, account, cost) for account, cost in priced],
         "claims": [_claim(account, terms, found) for account, _ in priced],
+        "planned": None,
     }
 
 

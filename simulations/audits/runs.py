@@ -12,9 +12,11 @@ from typing import Any
 from common.config import canonical
 from common.errors import Code, Refusal
 from simulations.audits.shape import check_facts, check_round, invalid, read_object
+from simulations.naming import site_names
 
 SCHEMA = 1
 MOST_BYTES = 2**30  # of one file of a record; models of 10^8 parameters pass
+MOST_LISTED = 64  # sites of a population that are told one by one
 HISTORY = "history.safetensors"  # of a run with canaries: the model before the first round and after each
 
 
@@ -22,7 +24,8 @@ HISTORY = "history.safetensors"  # of a run with canaries: the model before the 
 class Run:
     """What a run wrote down.
 
-    facts    run.json: job, versions, seeds, manifest, ledger heads, evaluation, the coordinator's signed statement
+    facts    run.json: job, versions, seeds, manifest, ledger heads, evaluation, the coordinator's signed statement; of
+             a world whose sums were formed without masks its population and what was planned, instead of a manifest
     rounds   rounds.jsonl, in order
     ledgers  public ledger of each site by name, as bytes; a site whose file is missing is missing here
     model    content of model.safetensors; None if the file is missing
@@ -38,9 +41,27 @@ class Run:
     central: bytes | None = field(default=None, repr=False)
 
     @property
+    def exact(self) -> bool:
+        """Whether its sums were formed without masks: then there are no keys, no ledgers and no manifest."""
+        return self.facts["manifest"] is None
+
+    @property
+    def size(self) -> int:
+        """How many sites there are, whether they were asked or not."""
+        return int(self.facts["population"]) if self.exact else len(self.facts["manifest"]["sites"])
+
+    @property
+    def listed(self) -> bool:
+        """Whether its sites are told one by one: those of a manifest, and those of a small population."""
+        return not self.exact or self.size <= MOST_LISTED
+
+    @property
     def sites(self) -> list[str]:
-        """Names of the manifest's sites, in its order."""
-        return [str(site["name"]) for site in self.facts["manifest"]["sites"]]
+        """Names of the sites, in their order; none where they are not told one by one."""
+        if not self.exact:
+            return [str(site["name"]) for site in self.facts["manifest"]["sites"]]
+        names = str(self.facts["world"]["settings"].get("names", "site"))
+        return list(site_names(names, self.size)) if self.listed else []
 
 
 def read_run(folder: Path) -> Run:

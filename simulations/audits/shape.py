@@ -7,11 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from common.errors import Code, Refusal
+
+Population = Annotated[int, msgspec.Meta(ge=1, le=2**40)]  # sites of a world without a manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +89,38 @@ class _Canaries:
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
     canaries: _Canaries | None = None
+    names: str = "site"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _World:
+    """`engine` and `kernel` of a simulation; `signed_by` only where sums were formed without masks."""
+
     settings: _Settings
     records: str
+    engine: str | None = None
+    kernel: str | None = None
+    signed_by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sizes:
+    records: Population
+    largest: Population
+    reports: Annotated[int, msgspec.Meta(ge=1, le=2**13)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """Of a run whose sums were formed without masks: what a deployment of its job would charge."""
+
+    epsilon: float | None
+    delta: float | None
+    unit: str | None
+    mode: str
+    sizes: _Sizes
+    sentence: str
+    conditions: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +129,7 @@ class _Facts:
 
     run: str
     job: _Job
-    manifest: _Manifest
+    manifest: _Manifest | None
     heads: dict[str, _Head]
     fingerprints: dict[str, Any] | None = None
     evaluation: _Evaluation | None = None
@@ -111,6 +139,8 @@ class _Facts:
     versions: dict[str, Any] | None = None
     noise: str | None = None
     world: _World | None = None
+    population: Population | None = None
+    planned: _Planned | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +164,10 @@ def check_facts(facts: Mapping[str, Any]) -> None:
     if isinstance(heads, dict):
         heads = {name: {**head, "epsilon": None} if isinstance(head, dict) else head for name, head in heads.items()}
     _check({**facts, "heads": heads}, _Facts, "run.json")
+    told = [facts.get(name) is not None for name in ("population", "planned", "world")]
+    if (facts["manifest"] is None) != (told[0] and told[1]) or (told[0] and not told[2]):
+        why = "it has either a manifest, or a population, a world and what was planned"
+        raise invalid("run.json", why, "Use the directory as it was written")
 
 
 def check_round(row: Mapping[str, Any], place: str) -> None:

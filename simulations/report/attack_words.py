@@ -74,11 +74,14 @@ _MISSING = "Not attacked yet by {}: hushfed audit NAME RUN makes the attack and 
 
 
 def attack_words(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The sentences of the section by name; `shown` says whether there is one: of simulated runs, and of attacked."""
+    """The sentences of the section by name; `shown` says whether there is one: of simulated runs, and of attacked.
+
+    A run whose sums were formed without masks has no ledgers, so no claim that an attack could be held against.
+    """
     able = found["planted"] or _by_site(found)  # without any canaries in it, only a mechanism for sites is tried
     missing = [name for name in ATTACKS if not found[name] and (name != "canaries" or able)]
     return {
-        "shown": bool(run.facts.get("world")) or any(found[name] for name in ATTACKS),
+        "shown": not run.exact and (bool(run.facts.get("world")) or any(found[name] for name in ATTACKS)),
         "opening": Markup.escape(_OPENING),
         "planted": planted_limit(found) or "",
         "canaries": _said("{}.", _capital(found["canaries"]["reason"])) if found["canaries"] else "",

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from simulations.audits.runs import Run
 from simulations.report.drawings import NAMES
 from simulations.report.numbers import DASH
+from simulations.report.open_words import engine_of
 from simulations.report.words import ACCURACIES, limits, words
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -40,6 +41,9 @@ def card(run: Run, found: Mapping[str, Any]) -> str:
             measures=ACCURACIES,
             said={name: text.striptags() for name, text in sentences.items() if isinstance(text, Markup)},
             trainers=sentences["trainers"],
+            exact=run.exact,
+            listed=run.listed,
+            engine=engine_of(run.facts),
             unverified=sentences["unverified"],
             limits=[text.striptags() for text in limits(run, found)],
             versions=sorted((run.facts.get("versions") or {}).items()),

@@ -9,7 +9,6 @@ from typing import Any
 from markupsafe import Markup
 
 from common.errors import Code, Refusal
-from common.participation import contributed
 from simulations.audits.fairness import Tolerance
 from simulations.audits.runs import Run, read_run
 from simulations.report import figures
@@ -62,10 +61,12 @@ def _learning(found: list[dict[str, Any]]) -> Rows:
 
 def _privacy(found: list[dict[str, Any]]) -> Rows:
     audits = [one["privacy"] for one in found]
+    planned = ("ε, planned, of a deployment’s site in every round", [_planned(audit) for audit in audits])
     return [
         ("Verdict", [Markup.escape(audit["verdict"]) for audit in audits]),
         ("ε, largest over sites, this run", [_epsilon(audit, "this_run") for audit in audits]),
         ("ε, largest over sites, all runs", [_epsilon(audit, "epsilon") for audit in audits]),
+        *([planned] if any(audit["planned"] for audit in audits) else []),
         ("of one", [Markup.escape(audit["unit"] or DASH) for audit in audits]),
         ("δ", [small(audit["delta"]) for audit in audits]),
         ("Mode", [Markup.escape(audit["mode"] or "—") for audit in audits]),
@@ -75,6 +76,12 @@ def _privacy(found: list[dict[str, Any]]) -> Rows:
 def _epsilon(audit: Mapping[str, Any], which: str) -> Markup:
     """None is stated of a run whose audit failed."""
     return Markup.escape(DASH) if audit["verdict"] != "PASS" else epsilon(audit[which])
+
+
+def _planned(audit: Mapping[str, Any]) -> Markup:
+    """Of a run whose sums were formed without masks."""
+    known = audit["planned"] and audit["planned"]["epsilon"] is not None
+    return epsilon(audit["planned"]["epsilon"]) if known else Markup.escape(DASH)
 
 
 def _fairness(found: list[dict[str, Any]]) -> Rows:
@@ -87,7 +94,7 @@ def _cost(found: list[dict[str, Any]]) -> Rows:
     learning = [one["learning"] for one in found]
     sent = [[site["bytes"] for site in one["participation"] if site["bytes"] is not None] for one in found]
     return [
-        ("Sites that trained", [count(len(contributed(one["participation"]))) for one in found]),
+        ("Sites that trained", [count(one["attendance"]["trained"]) for one in found]),
         ("Rounds", [count(one["rounds"]) for one in learning]),
         ("Seconds a round", [number(one["seconds_per_round"], 2) for one in learning]),
         ("Bytes sent, largest site", [count(max(sizes, default=None)) for sizes in sent]),

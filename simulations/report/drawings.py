@@ -46,6 +46,8 @@ def drawings(run: Run, found: Mapping[str, Any]) -> dict[str, Markup | None]:
         "epsilon": _epsilon(run, found["privacy"]),
         "gaps": _gaps(found["fairness"]),
         "participation": _participation(run),
+        "often": None if run.listed else _often(found["attendance"]),
+        "present": None if run.listed else _present(run),
         **{f"groups_{rate}": _groups(found["fairness"], rate) for rate in ("selection_rate", "accuracy")},
     }
 
@@ -146,12 +148,35 @@ def _groups(fairness: Mapping[str, Any], rate: str) -> Markup | None:
 
 
 def _participation(run: Run) -> Markup | None:
-    """Who was in the sum of which round."""
-    if not run.rounds:
+    """Who was in the sum of which round; None where sites are not told one by one."""
+    if not run.rounds or not run.listed:
         return None
     rounds = [int(entry["round"]) for entry in run.rounds]
     marks = [[_mark(entry, site) for entry in run.rounds] for site in run.sites]
     return figures.strip("Participation by site and round", run.sites, rounds, marks)
+
+
+def _often(attended: Mapping[str, Any]) -> Markup:
+    """How often sites took part: a bar for each number of rounds. Those that never did are told in words."""
+    rows = [row for row in attended["often"] if row["high"]]
+    return figures.bars("Sites by rounds that they took part in", [(_times(row), row["sites"]) for row in rows])
+
+
+def _times(row: Mapping[str, int]) -> str:
+    """1 round, 2 rounds, 3 to 5 rounds."""
+    low, high = row["low"], row["high"]
+    return f"{low} to {high} rounds" if low < high else f"{low} round{'' if low == 1 else 's'}"
+
+
+def _present(run: Run) -> Markup | None:
+    """How many reports each sum holds."""
+    points = [(float(entry["round"]), float(len(entry["sites"]))) for entry in run.rounds]
+    if not points:
+        return None
+    high = figures.around([y for _, y in points], low=0.0)[1]
+    curve = Curve(name="reports in the sum", points=points, style="s0")
+    title = "Reports in the sum by round"
+    return figures.curves(Chart(title=title, x=_rounds(run), y=Axis(low=0.0, high=high), curves=[curve]))
 
 
 def _mark(entry: Mapping[str, Any], site: str) -> str:

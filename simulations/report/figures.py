@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
+from simulations.report.numbers import THIN
+
 WIDTH = 440.0  # user units; the page scales a figure to its column
 _TALL = {"present": 14.0, "refused": 8.0, "absent": 2.0}
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 14.0, 14.0, 26.0
@@ -139,6 +141,19 @@ def bar(title: str, value: float, limit: float) -> Markup:
         tag("rect", style, title, x=0, y=0, width=max(6.0, WIDTH * share), height=12, rx=6),
     ]
     return svg(title, 12, parts)
+
+
+def bars(title: str, rows: Sequence[tuple[str, int]]) -> Markup:
+    """One bar a row, its name above it and its number at its end; the longest is as wide as the figure allows."""
+    step, head, most = 36.0, 4.0, max((value for _, value in rows), default=0) or 1
+    parts: list[Markup] = []
+    for place, (name, value) in enumerate(rows):
+        top, width = head + place * step, max(2.0, (WIDTH - 84) * value / most)
+        shown = f"{value:,}".replace(",", THIN)
+        parts.append(text(2, top + 11, name, "name", "start"))
+        parts.append(tag("rect", "used", f"{name}: {shown}", x=2, y=top + 17, width=width, height=10, rx=2))
+        parts.append(text(width + 8, top + 26, shown, "tick", "start"))
+    return svg(title, head + step * len(rows), parts)
 
 
 def ticks(axis: Axis, *, whole: bool = False, wanted: int = 5) -> list[float]:

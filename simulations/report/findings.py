@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from common.participation import participation
+from common.participation import attendance, participation
 from simulations.audits import fairness, privacy
 from simulations.audits.fairness import LEVEL, Tolerance
 from simulations.audits.groups import from_release
@@ -32,7 +32,8 @@ def findings(run: Run, tolerance: Tolerance, sensitive: Sequence[str]) -> dict[s
         "privacy": privacy.audit(run),
         "fairness": judged,
         "learning": _learning(run, judged),
-        "participation": [_participation(run, row) for row in participation(run.facts, run.rounds)],
+        "attendance": attendance(run.size, run.rounds),
+        "participation": _rows(run),
         "refusals": _refusals(run),
         "artifacts": artifacts(run),
         "planted": _planted(run),
@@ -56,6 +57,7 @@ def _learning(run: Run, judged: Mapping[str, Any]) -> dict[str, Any]:
     accuracy, alone = _number(facts.get("accuracy")), _number(baselines.get("alone_accuracy"))
     seconds = _number(facts.get("seconds"))
     spent = [s for entry in run.rounds if (s := _number(entry.get("seconds"))) is not None]
+    lonely = [value for one in (baselines.get("alone") or {}).values() if (value := _number(one)) is not None]
     return {
         "rounds": len(run.rounds),
         "seconds": seconds,
@@ -68,15 +70,27 @@ def _learning(run: Run, judged: Mapping[str, Any]) -> dict[str, Any]:
         "pooled_accuracy": _number(baselines.get("pooled_accuracy")),
         "alone_accuracy": alone,
         "alone": [{"site": site, "accuracy": _number(value)} for site, value in (baselines.get("alone") or {}).items()],
+        "alone_lowest": min(lonely, default=None),
+        "alone_highest": max(lonely, default=None),
+        "alone_sites": len(lonely),
         "chance": _number(baselines.get("chance")),
         "gain": accuracy - alone if accuracy is not None and alone is not None else None,
     }
 
 
-def _participation(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
-    """In how many rounds a site's report was summed, what it refused, what it sent, whether its ledger is there."""
+def _rows(run: Run) -> list[dict[str, Any]]:
+    """One row a site; none of a population too large for it."""
+    known = {} if run.exact else {str(one["name"]): one for one in run.facts["manifest"]["sites"]}
+    rows = participation(run.facts, run.rounds, run.sites) if run.listed else []
+    return [_participation(run, row, known.get(row["site"], {})) for row in rows]
+
+
+def _participation(run: Run, row: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """In how many rounds a site's report was summed, what it refused, what it sent, whether its ledger is there.
+
+    entry  of the manifest, where there is one
+    """
     site = row["site"]
-    entry = next(one for one in run.facts["manifest"]["sites"] if one["name"] == site)
     refused = sum(refusal.get("site") == site for one in run.rounds for refusal in one.get("refusals", ()))
     sent = [one["bytes"][site] for one in run.rounds if site in (one.get("bytes") or {})]
     return {
@@ -97,12 +111,20 @@ def _planted(run: Run) -> int | None:
 
 
 def _refusals(run: Run) -> list[dict[str, Any]]:
-    """How often each site refused with which code, most frequent first; a site left out for good at least once."""
+    """How often each site refused with which code, most frequent first; a site left out for good at least once.
+
+    Where sites are not told one by one: how often each code was given, and by how many `sites`.
+    """
     counted = Counter((one["site"], one["code"]) for entry in run.rounds for one in entry.get("refusals", ()))
     for one in run.facts.get("refusals") or ():
         counted.setdefault((one["site"], one["code"]), 1)
     ordered = sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [{"site": site, "code": code, "count": count} for (site, code), count in ordered]
+    if run.listed:
+        return [{"site": site, "code": code, "count": count, "sites": 1} for (site, code), count in ordered]
+    sites, times = Counter(code for _, code in counted), Counter[str]()
+    for (_, code), count in ordered:
+        times[code] += count
+    return [{"site": None, "code": code, "count": count, "sites": sites[code]} for code, count in sorted(times.items())]
 
 
 def _interval(accuracy: float | None, records: object) -> list[float] | None:

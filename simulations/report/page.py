@@ -21,6 +21,7 @@ from simulations.report.attacks import mark_of, settings_before
 from simulations.report.card import TEMPLATES, card
 from simulations.report.drawings import NAMES, drawings, learning_key, site_key
 from simulations.report.findings import findings
+from simulations.report.open_words import engine_of
 from simulations.report.words import words
 
 _NO_TOLERANCE = Tolerance()
@@ -65,6 +66,10 @@ def page(run: Run, found: Mapping[str, Any]) -> str:
         .get_template("page.html")
         .render(
             facts={"started": None, "ended": None, **run.facts},
+            exact=run.exact,
+            listed=run.listed,
+            engine=engine_of(run.facts),
+            signed_by=run.facts["world"].get("signed_by") if run.exact else None,
             job=job,
             job_text=json.dumps(job, indent=2, sort_keys=True, ensure_ascii=False),
             found=found,
@@ -128,7 +133,13 @@ def _bars(privacy: Mapping[str, Any]) -> dict[str, Markup]:
 
 
 def _foremost(privacy: Mapping[str, Any]) -> tuple[str, str]:
-    """The claim of the site with the largest epsilon, its first sentence apart; no bound counts as the largest."""
+    """The claim of the site with the largest epsilon, its first sentence apart; no bound counts as the largest.
+
+    Of a run whose sums were formed without masks, what was planned.
+    """
+    if privacy["planned"]:
+        first, _, rest = privacy["planned"]["sentence"].partition(". ")
+        return f"{first}.", " ".join([rest, *privacy["planned"]["conditions"]])
     costs = [math.inf if site["recomputed"] is None else site["recomputed"] for site in privacy["sites"]]
     claim = str(privacy["claims"][costs.index(max(costs))]) if costs else "No site took part."
     first, stop, rest = claim.partition(". ")

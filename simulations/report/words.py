@@ -7,10 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from common.participation import absences, contributed, unverified
+from common.participation import absences, unverified
 from simulations.audits.runs import Run
+from simulations.report import open_words
 from simulations.report.attack_words import planted_limit
-from simulations.report.numbers import count, epsilon, number, percent, small
+from simulations.report.numbers import THIN, count, epsilon, number, percent, small
 
 ACCURACIES = {
     "accuracy": "Accuracy, exact on all held-out records",
@@ -24,22 +25,31 @@ def words(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
     """Every sentence of the page by name."""
     return {
         "opening": _opening(run, found),
-        "trainers": _trainers(found["participation"]),
+        "trainers": _trainers(found["attendance"]),
         "unverified": unverified(found["participation"]),
-        "privacy": _privacy(found["privacy"]),
+        "privacy": _privacy(found["privacy"], exact=run.exact),
         "fairness": _fairness(found["fairness"]),
         "learning": _learning(found["learning"]),
         "epsilon": _epsilon(found["privacy"]),
         "curves": _curves(found["privacy"]),
         "ledger": _ledger(found["privacy"]),
+        "guarantee": open_words.GUARANTEE if run.exact else _GUARANTEE,
+        "present": open_words.PRESENT if run.exact else _PRESENT,
         "learning_section": _baselines(found["learning"]),
-        "fairness_section": _fairness_section(found["fairness"]),
+        "fairness_section": _fairness_section(found["fairness"], exact=run.exact),
         "gaps": _gaps(found["fairness"]),
         "limits": limits(run, found),
         "accuracies": ACCURACIES,
     }
 
 
+MOST_ABSENT = 6  # sites whose absence is told one by one in the opening
+_OPENING = "and no record left the site that holds it"
+_GUARANTEE = (
+    "The guarantee is recomputed here from the sites’ signed ledgers alone, not copied from what the run said about "
+    "itself."
+)
+_PRESENT = "A site counts as present in a round when its masked report went into the sum."
 _COVERS = (
     "Epsilon covers what left the sites as sums. It does not cover who took part, when, how long it took, which "
     "refusals occurred, the public nominal sizes, or choices made by looking at several runs."
@@ -76,9 +86,11 @@ def limits(run: Run, found: Mapping[str, Any]) -> list[Markup]:
     facts, fairness = run.facts, found["fairness"]
     chosen = [
         (_COVERS, True),
-        (_HONESTY, True),
+        (open_words.LIMIT, run.exact),
+        (open_words.ONE_POOL, open_words.from_one_pool(facts)),
+        (_HONESTY, not run.exact),
         (_PERSONS, True),
-        (_KEYS, True),
+        (_KEYS, not run.exact),
         (_TOGETHER, facts["job"].get("privacy", {}).get("mode") == "M2"),
         (_MEASURED, bool(facts.get("baselines")) or facts.get("accuracy") is not None),
         (_GROUPS, bool(fairness["metrics"])),
@@ -92,19 +104,24 @@ def limits(run: Run, found: Mapping[str, Any]) -> list[Markup]:
 def _opening(run: Run, found: Mapping[str, Any]) -> Markup:
     job = run.facts["job"]
     dataset = job.get("dataset") or job.get("data", {}).get("dataset") or "their own data"
-    text = "{} trained one {} model on {} in {} rounds, and no record left the site that holds it."
-    rounds = count(found["learning"]["rounds"])
-    told = _said(text, _trainers(found["participation"]), job["model"]["name"], dataset, rounds)
-    return told + Markup("").join(_said(" {}", one) for one in absences(found["participation"]))
+    text = "{} trained one {} model on {} in {} rounds, {}."
+    rounds, end = count(found["learning"]["rounds"]), open_words.OPENING if run.exact else _OPENING
+    told = _said(text, _trainers(found["attendance"]), job["model"]["name"], dataset, rounds, end)
+    absent = absences(found["participation"])
+    if len(absent) > MOST_ABSENT:
+        return told + _said(" {} sites contributed to no round; they are listed below.", count(len(absent)))
+    return told + Markup("").join(_said(" {}", one) for one in absent)
 
 
-def _trainers(rows: Sequence[Mapping[str, Any]]) -> str:
+def _trainers(attended: Mapping[str, Any]) -> str:
     """How many sites gave something, and of how many where some did not."""
-    some, all_of_them = len(contributed(rows)), len(rows)
-    return f"{some} sites" if some == all_of_them else f"{some} of {all_of_them} sites"
+    some, whole = (f"{attended[name]:,}".replace(",", THIN) for name in ("trained", "sites"))
+    return f"{some} sites" if some == whole else f"{some} of {whole} sites"
 
 
-def _privacy(privacy: Mapping[str, Any]) -> Markup:
+def _privacy(privacy: Mapping[str, Any], *, exact: bool) -> Markup:
+    if exact:
+        return open_words.privacy(privacy["planned"])
     if privacy["verdict"] != "PASS":
         return Markup.escape(
             "The ledgers do not support what the run claims, so no ε is stated for it; the findings are listed below."
@@ -124,6 +141,8 @@ def _promise(privacy: Mapping[str, Any]) -> Markup:
 
 
 def _epsilon(privacy: Mapping[str, Any]) -> Markup:
+    if privacy["planned"]:
+        return open_words.epsilon_of(privacy["planned"])
     if privacy["verdict"] != "PASS":
         return Markup.escape("ε: the audit failed, so none is stated")
     if privacy["epsilon"] is None:
@@ -178,17 +197,17 @@ def _fairness(fairness: Mapping[str, Any]) -> Markup:
     return _said(text, percent(tolerance), count(max(needed)))
 
 
-def _fairness_section(fairness: Mapping[str, Any]) -> Markup:
+def _fairness_section(fairness: Mapping[str, Any], *, exact: bool) -> Markup:
     if not fairness["metrics"]:
         return Markup.escape(f"Not audited: {fairness['reason']}.")
     if not fairness["attributes"]:
         return Markup.escape("The job tells no groups apart, so nothing is compared; rates are those of everyone.")
     groups = " and ".join(fairness["attributes"])
     text = (
-        "Groups by {} are compared by counts over held-out records, summed under secure aggregation. A verdict needs "
-        "the whole interval on one side of a tolerance that somebody declared."
+        "Groups by {} are compared by counts over held-out records{}. A verdict needs the whole interval on one side "
+        "of a tolerance that somebody declared."
     )
-    return _said(text, groups)
+    return _said(text, groups, "" if exact else ", summed under secure aggregation")
 
 
 def _gaps(fairness: Mapping[str, Any]) -> Markup:

@@ -123,7 +123,7 @@ def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
 LEGEND = """\
 Mean ±half of the 95 % interval (cells with a figure). detects: the difference from another such row that these seeds
 find in four cases of five. pooled: one model on all records; alone: each site's own; not private: the same cells
-without clip and noise."""
+without clip and noise. epsilon: the largest of the row's cells; planned, and not charged, where sums are exact."""
 HINTS = {
     "stale": "stale: made by other code or libraries; `hushfed simulate resume` plays these cells again.",
     "incomplete": "missing: not played yet; `hushfed simulate resume` goes on.",

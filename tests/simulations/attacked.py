@@ -48,5 +48,5 @@ def _played(scenario: Scenario, folder: Path) -> Path:
     done = simulate(scenario, folder / "world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simulations.baselines, "STEPS", 1)
-        finish(scenario, done.work.job, done.federation, done.record, folder / "run")
+        finish(scenario, done, folder / "run")
     return folder / "run"

@@ -48,7 +48,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def finished(world: tuple[Scenario, Finished], out: Path) -> dict[str, Any]:
     made, done = world
-    return finish(made, done.work.job, done.federation, done.record, out)
+    return finish(made, done, out)
 
 
 def test_a_run_directory_has_every_part_of_the_contract(world: tuple[Scenario, Finished], tmp_path: Path) -> None:

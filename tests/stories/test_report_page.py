@@ -14,6 +14,7 @@ from simulations.audits.fairness import Tolerance
 from simulations.report.comparison import compare
 from simulations.report.page import build
 from tests.simulations.recorded import write_run
+from tests.simulations.simulated import exact_run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -36,10 +37,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     first = write_run(folder / "first", rounds=30)
     void = write_run(folder / "void", rounds=6, noise="replay")
+    few, many = (exact_run(folder / size, size) for size in ("few", "many"))
     return {
         "report": build(first, tolerance=Tolerance(difference=0.1)),
         "void": build(void),
         "comparison": compare(first, void, folder / "comparison.html"),
+        "few": few / "report.html",
+        "many": many / "report.html",
+        "unlike": compare(first, many, folder / "unlike.html"),
     }
 
 
@@ -54,7 +59,7 @@ def opened(browser: Browser, path: Path, width: int, scheme: str) -> tuple[Page,
     return page, [line for line in noise if line != path.as_uri()]
 
 
-@pytest.mark.parametrize("name", ["report", "void", "comparison"])
+@pytest.mark.parametrize("name", ["report", "void", "comparison", "few", "many", "unlike"])
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (390, "dark")])
 def test_the_page_fits_is_not_blank_and_is_silent(
     browser: Browser, pages: dict[str, Path], name: str, width: int, scheme: str
@@ -69,9 +74,10 @@ def test_the_page_fits_is_not_blank_and_is_silent(
     page.close()
 
 
-def test_nothing_sticks_out_of_the_page_on_a_phone(browser: Browser, pages: dict[str, Path]):
+@pytest.mark.parametrize("name", ["report", "many"])
+def test_nothing_sticks_out_of_the_page_on_a_phone(browser: Browser, pages: dict[str, Path], name: str):
     """Also with all details unfolded. Heads of stacked tables are there for screen readers only."""
-    page, _ = opened(browser, pages["report"], 390, "light")
+    page, _ = opened(browser, pages[name], 390, "light")
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     wide = page.evaluate(
         "[...document.querySelectorAll('body *')].filter(e => !e.closest('thead') &&"

@@ -34,7 +34,7 @@ def test_on_the_run_s_own_records_it_is_the_run_s_model(data: str, tmp_path: Pat
     silent(monkeypatch)
     scenario = read_scenario(example(data), ["job.rounds=3", "job.privacy.sampling_rate=1.0"])
     done = simulate(scenario, tmp_path / "world")
-    finish(scenario, done.work.job, done.federation, done.record, tmp_path / "run")
+    finish(scenario, done, tmp_path / "run")
     run = read_run(tmp_path / "run")
     work = simulated_work(run)
     trained = shadow(course_of(run, work), [site.train for site in rebuilt(run.facts)], (1, 0))
@@ -46,7 +46,7 @@ def test_on_the_run_s_own_records_it_is_the_run_s_model(data: str, tmp_path: Pat
 def test_the_same_place_gives_the_same_model_and_another_place_another(tmp_path: Path):
     scenario = read_scenario(example("clinics"), ["job.rounds=2"])
     done = simulate(scenario, tmp_path / "world")
-    finish(scenario, done.work.job, done.federation, done.record, tmp_path / "run")
+    finish(scenario, done, tmp_path / "run")
     run = read_run(tmp_path / "run")
     course, own = course_of(run, simulated_work(run)), [site.train for site in rebuilt(run.facts)]
     one, two, other = (flatten(shadow(course, own, place).model) for place in ((1, 0), (1, 0), (1, 1)))
