@@ -18,6 +18,7 @@ from simulations.population import Population
 from simulations.scenario import Scenario
 
 MOST_ASKED = 2**13  # sites of one round, as in a manifest
+MOST_NAMED = 2**24  # sites named by all rounds of a record together; it is read whole
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class OpenWorld:
 
 
 def population_of(scenario: Scenario, ground: Ground) -> Population:
-    """The sites of a scenario. Errors: Refusal CONFIG_INVALID for rounds of too many sites."""
+    """The sites of a scenario. Errors: Refusal CONFIG_INVALID for rounds, or a record, of too many sites."""
     asked, sites = scenario.job.aggregation, len(ground)
     expected = asked.cohort or sites * (asked.site_rate or 1.0)
     most = asked.cohort or min(sites, int(expected + 8 * expected**0.5) + 1 if asked.site_rate else sites)
@@ -60,6 +61,13 @@ def population_of(scenario: Scenario, ground: Ground) -> Population:
             f"Rounds of {most} sites",
             f"one sum holds at most {MOST_ASKED} reports",
             "Set aggregation.cohort or aggregation.site_rate",
+        )
+    if (named := most * scenario.job.rounds) > MOST_NAMED:
+        raise Refusal(
+            Code.CONFIG_INVALID,
+            f"{scenario.job.rounds} rounds of {most} sites",
+            f"the record would name {named} sites, more than the {MOST_NAMED} of one that can be read",
+            "Play fewer rounds, or ask fewer sites in each",
         )
     rules = Rules(
         unmaskers_min=0,
