@@ -57,7 +57,7 @@ def claim_of(run: Run) -> Claim:
 def simulated_work(run: Run) -> Work:
     """The work of a simulated run.
 
-    Errors: Refusal DATA_INVALID for a run that was no simulation, or whose sums had no masks; as `work_of`.
+    Errors: Refusal DATA_INVALID for a run that was no simulation, or that formed sums without masks; as `work_of`.
     """
     if run.exact:
         why = "its sums were formed in the open, and its sites have no files and no ledgers"

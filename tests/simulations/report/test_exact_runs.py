@@ -51,7 +51,7 @@ def test_page_and_card_say_that_nothing_was_charged_or_masked(size: str, request
         assert "signed ledgers" not in text
     assert "Privacy audit: **INCONCLUSIVE**" in card
     assert "exact, formed in the open" in page
-    assert "engine loop" in card
+    assert "sums formed without masks, engine " in card
     assert 'href="#attacks"' not in (run / "report.html").read_text()
 
 
