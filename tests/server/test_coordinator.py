@@ -256,40 +256,6 @@ def test_why_a_run_ended_is_left_for_whoever_watches(desk: Desk, tmp_path: Path)
     assert (settings.result / "run.json").exists()
 
 
-def test_a_world_that_nobody_resumes_leaves_its_result_and_no_checkpoint(desk: Desk, whole: dict[str, Any]) -> None:
-    """Must: be the same run, with its history. Must not: wait for the disk after each round."""
-    settings = replace(settings_of(desk), durable=False)
-    state = run_job(desk.work, Asked(questions_of(desk, Lines(desk))), settings)
-    assert state.parameters.tobytes() == whole["state"].parameters.tobytes()
-    assert (settings.result / "run.json").exists()
-    assert len(list(settings.history.glob("*.f32"))) == 4
-    assert not any(path.exists() for path in (settings.checkpoint, settings.live, settings.attempt))
-
-
-def test_a_checkpoint_does_not_grow_with_the_rounds(desk: Desk) -> None:
-    desk.work = replace(desk.work, job=replace(desk.work.job, rounds=6))
-    sizes = []
-
-    def noting(site: int, order: AnyOrder, answer: Callable[[], bytes]) -> bytes:
-        if isinstance(order, WorkOrder) and site == 1:
-            sizes.append(settings_of(desk).checkpoint.stat().st_size)
-        return answer()
-
-    played(desk, noting)
-    assert len(sizes) >= 6
-    assert max(sizes[1:]) - min(sizes[1:]) < 64, "digits of figures alone"
-
-
-def test_a_run_whose_rounds_were_changed_under_it_is_not_resumed(desk: Desk) -> None:
-    with pytest.raises(Killed):
-        played(desk, killing(WorkOrder, 3))
-    settings = settings_of(desk)
-    settings.live.write_bytes(settings.live.read_bytes().replace(b'"round": 1', b'"round": 7'))
-    with pytest.raises(Refusal, match="not those that the checkpoint") as refused:
-        played(desk, resume=True)
-    assert refused.value.code is Code.CONFIG_INVALID
-
-
 def test_a_model_too_large_for_its_history_is_not_kept_round_by_round(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
