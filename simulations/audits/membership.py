@@ -123,16 +123,29 @@ def _drawn(records: int, count: int, share: float, stream: np.random.Generator) 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is guessed: records or sites. rates: false alarms at which members found are counted; others: in words."""
+    """What is guessed: records or sites. rates: false alarms at which members found are counted.
+
+    interval  of a figure, from the scores of members and of others
+    """
 
     attack: Callable[[Run, Work, int, Step], Parted]
+    interval: Callable[[Scores, Scores, Statistic, np.random.Generator, float], Interval]
     rates: Mapping[str, float]
-    others: str
     method: str
 
 
-RECORDS = Kind(_records, RATES, "held-out records", METHOD)
-SITES = Kind(site_membership.attacked, {"10_percent": 0.1}, "sites left out", site_membership.METHOD)
+RECORDS = Kind(
+    _records,
+    lambda members, others, of, stream, level: bootstrap(members, others, of, stream, level=level),
+    RATES,
+    METHOD,
+)
+SITES = Kind(
+    site_membership.attacked,
+    lambda members, others, _, __, level: site_membership.paired(members, others, level),
+    {},
+    site_membership.METHOD,
+)
 
 
 def _metrics(parted: Parted, claim: Claim, kind: Kind, stream: np.random.Generator) -> dict[str, dict[str, Any]]:
@@ -143,19 +156,18 @@ def _metrics(parted: Parted, claim: Claim, kind: Kind, stream: np.random.Generat
     found = {}
     for attack, (members, others) in parted.items():
         for name, of, rate in asked:
-            interval = bootstrap(members, others, of, stream, level=level)
-            found[f"{attack}_{name}"] = _judged(interval, rate, f"{others.size} {kind.others}", claim, others.size)
+            interval = kind.interval(members, others, of, stream, level)
+            found[f"{attack}_{name}"] = _judged(interval, rate, others.size, claim)
     return found
 
 
-def _judged(interval: Interval, rate: float, told: str, claim: Claim, others: int) -> dict[str, Any]:
-    """One figure against the claim. told: how many others there are, in words."""
+def _judged(interval: Interval, rate: float, others: int, claim: Claim) -> dict[str, Any]:
     visible = not rate or rate * others >= 1
     tolerance = None
     if claim.epsilon is not None and visible:
         tolerance = largest_rate(rate, claim.epsilon, claim.delta) if rate else largest_auc(claim.epsilon, claim.delta)
     if not visible:
-        why = f"{told} cannot show a rate of {100 * rate:g} %; {round(1 / rate)} could"
+        why = f"{others} held-out records cannot show a rate of {100 * rate:g} %; {round(1 / rate)} could"
     elif tolerance is None:
         why = claim.missing
     else:

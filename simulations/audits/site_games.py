@@ -55,7 +55,7 @@ def _course(plan: MechanismPlan, members: Coins, source: Source, rounds: int) ->
     """The rounds of one set of sites."""
     turns = [float(number % max(1, plan.separation) == 0) for number in range(rounds)]
     seed, past, sums = source().bytes(32), np.zeros((0, plan.dimension)), []
-    given = _given(plan, members, seed, source)
+    given = np.zeros(plan.lanes) if plan.bits else _given(plan, members, seed, source)
     for turn in turns:
         if plan.central:
             noise, past = central_noise(plan, source(), past)

@@ -14,6 +14,8 @@ from common.randomness import child_numpy
 from common.work import Work, model_of
 from simulations.audits.attack_curves import Scores
 from simulations.audits.gradients import losses_of
+from simulations.audits.intervals import Interval
+from simulations.audits.lower_bounds import clopper_pearson
 from simulations.audits.models import flat_of
 from simulations.audits.runs import Run
 from simulations.audits.site_courses import SiteCourse
@@ -22,11 +24,12 @@ from simulations.rebuilt import SiteRecords, rebuilt
 
 FEWEST = 4  # sites, below which no interval says anything
 METHOD = (
-    "Members are sites of the run, as its released model shows them. Others are the same sites, each left out of the "
-    "same rounds played again with fresh noise of the same mechanism. The attacker knows the records of every site and "
-    "what the rounds give without noise, with the site and without it, and is told nothing but a model. Intervals are "
-    "of a bootstrap over sites, at 95 % over all figures together, compared with the most that the claimed epsilon of "
-    "a site allows any attack: PASS if the whole interval lies within, FAIL if it lies beyond. That an attack finds "
+    "Pairs of models are compared: one of the run's rounds with a site in them, the other of the same rounds without "
+    "it, each with fresh noise of the same mechanism; the first model of the first pair is the one that the run "
+    "released. The attacker knows the records of every site and what the rounds give without noise, with the site and "
+    "without it, and must say which model is which. Pairs are independent of each other, so intervals are exact "
+    "(Clopper and Pearson), at 95 % over all figures together, compared with the most that the claimed epsilon of a "
+    "site allows any attack: PASS if the whole interval lies within, FAIL if it lies beyond. That an attack finds "
     "little is no evidence of privacy."
 )
 
@@ -46,27 +49,37 @@ class Known:
 
 
 def attacked(run: Run, work: Work, shadows: int, step: Callable[[int], object]) -> dict[str, tuple[Scores, Scores]]:
-    """Scores of members and of others by attack, larger where a site seems to have taken part.
+    """Scores of members and of others by attack, pair by pair: larger where the site seems to have taken part.
 
-    shadows  models to train: two for each attacked site, so half as many sites are attacked, or all if they are fewer
+    shadows  models to train: one for each attacked site, a third of them or all if they are fewer, and two a pair
     Errors: Refusal DATA_INVALID for a run of too few sites.
     """
     sites = {site.name: site for site in rebuilt(run.facts)}
     ids = {entry.name: entry.id for entry in work.manifest.sites}
     attempts = {(ids[name], number): one for (name, number), one in attempts_of(run).items() if name in ids}
     course = SiteCourse(work, rounds_of(run, work), {ids[name]: site.train for name, site in sites.items()}, attempts)
-    chosen = _chosen(run, work, sites, shadows // 2)
-    without, others = [], []
-    for place, site in enumerate(chosen):
-        without.append(course.played([ids[site.name]])[-1])
-        others.append(course.played([ids[site.name]], noise=place)[-1])
-        step(2)
+    chosen = _chosen(run, work, sites, shadows // 3)
+    without = [course.played([ids[site.name]])[-1] for site in chosen]
+    step(len(chosen))
     known = Known(chosen, course.played()[-1], without)
-    released = flat_of(run.model or b"", work.layout)
-    return {
-        name: (attack(work, known, released), np.array([attack(work, known, one)[i] for i, one in enumerate(others)]))
-        for name, attack in (("site_loss", _by_loss), ("site_position", _by_position))
-    }
+    pairs, released = max(FEWEST, (shadows - len(chosen)) // 2), flat_of(run.model or b"", work.layout)
+    scores: dict[str, list[tuple[float, float]]] = {name: [] for name in ATTACKS}
+    for pair in range(pairs):
+        place = pair % len(chosen)
+        inside = course.played(noise=2 * pair)[-1] if pair else released
+        outside = course.played([ids[chosen[place].name]], noise=2 * pair + 1)[-1]
+        for name, attack in ATTACKS.items():
+            told = [attack(work, known, model)[place] for model in (inside, outside)]
+            scores[name].append((float(told[0]), float(told[1])))
+        step(2)
+    return {name: (np.array(found)[:, 0], np.array(found)[:, 1]) for name, found in scores.items()}
+
+
+def paired(members: Scores, others: Scores, level: float) -> Interval:
+    """The share of pairs that were told apart rightly, with its exact interval: what an area under a curve is."""
+    right = int((members > others).sum())
+    low, high = clopper_pearson(right, members.size, level)
+    return Interval(right / members.size, low, high)
 
 
 def _chosen(run: Run, work: Work, sites: Mapping[str, SiteRecords], count: int) -> list[SiteRecords]:
@@ -116,3 +129,6 @@ def _likelier(seen: Scores, apart: Scores) -> Scores:
     """Log-likelihood ratio, up to a factor, of a normal number around 0 with the site, around -`apart` without."""
     scores: Scores = (seen + apart / 2) * apart
     return scores
+
+
+ATTACKS: Mapping[str, Callable[[Work, Known, Flat], Scores]] = {"site_loss": _by_loss, "site_position": _by_position}

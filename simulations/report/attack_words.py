@@ -47,7 +47,6 @@ ATTACK_NAMES = {
         for attack, title in MEMBERSHIP.items()
         for figure, what in (
             ("auc", "area under the curve"),
-            ("tpr_at_10_percent", "members found at 10 % false alarms"),
             ("tpr_at_1_percent", "members found at 1 % false alarms"),
             ("tpr_at_0.1_percent", "members found at 0.1 % false alarms"),
         )
@@ -86,7 +85,7 @@ def attack_words(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
         "planted": planted_limit(found) or "",
         "canaries": _said("{}.", _capital(found["canaries"]["reason"])) if found["canaries"] else "",
         "membership": _said("{}.", _capital(found["membership"]["reason"])) if found["membership"] else "",
-        "others": "sites left out" if _by_site(found) else "held-out records",
+        "others": "models without a site" if _by_site(found) else "held-out records",
         "membership_key": _membership_key(found["membership"]) if found["membership"] else [],
         "inversion": _said("{}.", _capital(found["inversion"]["reason"])) if found["inversion"] else "",
         "rebuilt": _REBUILT if found["inversion"] else "",

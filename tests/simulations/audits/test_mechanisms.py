@@ -70,6 +70,7 @@ GAMES = {
     "counts": (lambda: release_of(counting(), CANARIES), claimed(counting())),
     "sites": (lambda: site_release(SITES), SITES.epsilon(1, 1e-5)),
 }
+SLOW = {"sites", "M4 discrete-gaussian", "M4 skellam"}
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def seen(name: str, trials: int) -> list[float]:
     release, _ = GAMES[name]
-    canaries = CANARIES // 2 if name == "sites" else CANARIES  # a thousand sites are many
+    canaries = CANARIES // 2 if name in SLOW else CANARIES  # a thousand sites are many
     return [bound(play(release(), canaries, SystemEntropy()), 1e-5).epsilon for _ in range(trials)]
 
 

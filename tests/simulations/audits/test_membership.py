@@ -40,7 +40,7 @@ def told(private: Path) -> dict[str, Any]:
 def overfitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A large model on few records without privacy: it knows its members by heart."""
     changes = (
-        'job.privacy={"mode" = "none"}', "job.model.name=mlp", "job.model.settings.hidden=[64]", "job.rounds=2",
+        'job.privacy={"mode" = "none"}', "job.model.name=mlp", "job.model.settings.hidden=[64]", "job.rounds=3",
         "job.training.optimizer=adam", "job.training.local_steps=150", "job.training.learning_rate=0.03",
         "job.aggregation.strategy=fedavg", "job.aggregation.bits=32", "job.aggregation.bound=8.0",
         "job.aggregation.quorum=2", "world.unmaskers=2", "world.partition.sites=2", "world.partition.minimum=100",
