@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from common.privacy.entries import Entry, Kind, verify_public
+from common.privacy.chain import verify_public
+from common.privacy.entries import Entry, Kind
 from common.privacy.units import Unit
 from deploy.fleet import make_bundle
 from deploy.up import Federation
