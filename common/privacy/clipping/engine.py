@@ -16,6 +16,7 @@ from common.config import finite
 from common.errors import Code, Refusal
 from common.privacy.clipping.adding import add_clipped
 from common.privacy.clipping.contributions import Contribution
+from common.privacy.clipping.memory import keep_memory
 
 PerRecord = Callable[[Tensor, Tensor], Tensor]  # outputs [m, k], labels [m] -> losses [m]
 
@@ -86,6 +87,7 @@ def summed(
     """
     inputs, labels = batch
     refuse_unfit(inputs, labels, bound)
+    keep_memory()
     parameters = trainable(model)
     # Apple's graphics cards have no float64: there the sum is formed by the processor.
     device = torch.device("cpu") if inputs.device.type == "mps" else inputs.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, get_args
 
 import pytest
@@ -103,6 +104,21 @@ def test_a_whole_step_is_tried_at_once_where_its_records_are_small(
     asked = Work(key=b"", losses=task(2).losses, probe=Probe(shape), records=count)
     choice.fastest(["bk"], mlp(), asked, torch.device("cpu"))
     assert list(dict.fromkeys(tried)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("threads", "used", "other"), [(1, "thread_time", "perf_counter"), (2, "perf_counter", "thread_time")]
+)
+def test_one_thread_is_not_charged_for_what_others_take(
+    threads: int, used: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Must: take the engine that computes least on a busy machine. Must not: count one of many threads alone."""
+    ticks = itertools.count()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(choice.time, used, lambda: float(next(ticks)))
+    monkeypatch.setattr(choice.time, other, lambda: pytest.fail("the wrong clock"))
+    assert isinstance(choice.fastest(["bk"], mlp(), work(), torch.device("cpu")), BookKeepingEngine)
+    assert next(ticks)
 
 
 def test_a_wrong_engine_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
