@@ -17,3 +17,6 @@ def programs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{Path(__file__).parent}")
         yield
+
+
+collect_ignore = ["hasty_coordinator.py"]  # it changes the coordinator that imports it, so only its own process may

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.work import Work
 from server import rounds
 from server.app import app
 from server.site_level import due
@@ -10,4 +11,10 @@ __all__ = ["app"]
 
 _HASTY = 3
 
-rounds.due = lambda work, number: (due(work, number) or frozenset()) | {_HASTY}  # type: ignore[attr-defined]
+
+def _hasty(work: Work, number: int) -> frozenset[int] | None:
+    turn = due(work, number)
+    return None if turn is None else turn | {_HASTY}
+
+
+rounds.due = _hasty  # type: ignore[attr-defined]
