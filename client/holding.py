@@ -41,10 +41,14 @@ class Holdings:
 
     New rows or corrected ones may describe the people of before, so every version of a data set is charged to the
     same ledger.
+    durable  whether ledgers must outlive the machine's fall, and not only the process
     """
 
-    def __init__(self, settings: SiteSettings, policy: PolicyFile, signer: Signer, memory: HeadMemory):
+    def __init__(
+        self, settings: SiteSettings, policy: PolicyFile, signer: Signer, memory: HeadMemory, *, durable: bool = True
+    ):
         self._settings, self._policy, self._signer, self._memory = settings, policy, signer, memory
+        self._durable = durable
         self._key = _split_key(Path(settings.state))
         self._ledgers: dict[str, Ledger] = {}
         self._held: dict[tuple[str, Schema], Holding] = {}
@@ -58,7 +62,7 @@ class Holdings:
         if dataset not in self._ledgers:
             owner = Owner(self._settings.id, _veiled(dataset, self._key))
             path = ledger_path(self._settings, held)
-            self._ledgers[dataset] = open_ledger(path, owner, self._signer, versions(), self._memory)
+            self._ledgers[dataset] = self._opened(path, owner)
             end_interrupted(self._ledgers[dataset])
         self._ledgers[dataset].refuse_moved()
         return self._ledgers[dataset]
@@ -96,6 +100,9 @@ class Holdings:
         """Let go of every ledger."""
         for ledger in self._ledgers.values():
             ledger.close()
+
+    def _opened(self, path: Path, owner: Owner) -> Ledger:
+        return open_ledger(path, owner, self._signer, versions(), self._memory, durable=self._durable)
 
     def _refuse_few(self, count: int) -> None:
         if count < self._policy.now.data.min_records:

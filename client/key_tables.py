@@ -39,9 +39,10 @@ STEPS = (_TABLES, _LEDGER_HEADS, _SHARES, _TIMES, _BINDINGS)  # what each versio
 VERSION = len(STEPS)
 
 
-def connected(path: Path | None) -> sqlite3.Connection:
+def connected(path: Path | None, *, durable: bool = True) -> sqlite3.Connection:
     """A connection that syncs every commit and overwrites what it deletes; without a path, a database in memory.
 
+    durable  syncs; else a commit outlives the process, but not the machine
     Errors: Refusal CONFIG_INVALID for a file that is damaged, of another kind, or of a newer release.
     """
     if path is not None:
@@ -49,7 +50,8 @@ def connected(path: Path | None) -> sqlite3.Connection:
     # The caller passes one order at a time, but not always from the same thread.
     connection = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
     try:
-        for setting in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
+        synchronous = f"synchronous = {'FULL' if durable else 'OFF'}"
+        for setting in ("journal_mode = WAL", synchronous, "secure_delete = ON", "temp_store = MEMORY"):
             connection.execute(f"PRAGMA {setting}").fetchall()
         _prepare(connection)
         connection.execute(EMPTY_JOURNAL).fetchall()

@@ -57,14 +57,17 @@ class SqliteKeyStore:
         return cls.open(folder)
 
     @classmethod
-    def open(cls, folder: Path) -> SqliteKeyStore:
-        """The store in `folder`. Errors: Refusal FILE_MISSING, KEYS_LOCKED, CONFIG_INVALID (mode, contents)."""
+    def open(cls, folder: Path, *, durable: bool = True) -> SqliteKeyStore:
+        """The store in `folder`. Errors: Refusal FILE_MISSING, KEYS_LOCKED, CONFIG_INVALID (mode, contents).
+
+        durable  whether what is kept must outlive the machine's fall, and not only the process
+        """
         identity = Signer.load(folder / "identity")
         _refuse_open_modes(folder)
         _refuse_lost(folder)
         lock = _locked(folder / "lock")
         try:
-            store = cls(identity, connected(folder / "state.sqlite"), lock)
+            store = cls(identity, connected(folder / "state.sqlite", durable=durable), lock)
             os.pwrite(lock, _OPENED, 0)
             os.fsync(lock)
         except BaseException:

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,11 @@ log = logging.getLogger(__name__)
 _NO_ORDER = bytes(32)
 
 
-def open_session(path: Path, craft: Craft | None = None) -> Session:
+def open_session(path: Path, craft: Craft | None = None, *, durable: bool = True) -> Session:
     """The session of the site whose site.toml is at `path`.
 
-    craft  how its updates are computed, if not from its own records at its own machine
+    craft    how its updates are computed, if not from its own records at its own machine
+    durable  whether its files must outlive the machine's fall; those of a world need only outlive its process
     Errors: Refusal FILE_MISSING, CONFIG_INVALID, E_MANIFEST (site or key is not in it), KEYS_LOCKED.
     """
     settings = read_site(path)
@@ -69,7 +71,7 @@ def open_session(path: Path, craft: Craft | None = None) -> Session:
     policy = PolicyFile(Path(settings.policy))
     governance = settings.federation.governance
     manifest = read_manifest(Path(settings.federation.manifest), bytes.fromhex(governance))
-    store = SqliteKeyStore.open(Path(settings.state))
+    store = SqliteKeyStore.open(Path(settings.state), durable=durable)
     if manifest.site_of(store.identity.public).id != settings.id:
         store.close()
         raise Refusal(
@@ -78,7 +80,8 @@ def open_session(path: Path, craft: Craft | None = None) -> Session:
             f"the manifest gives its key another id than {settings.id}",
             "Correct id in site.toml, or ask governance for the manifest in force",
         )
-    session = Session(settings, policy, manifest, store, craft)
+    holdings = Holdings(settings, policy, store.identity, store, durable=durable)
+    session = Session(settings, policy, manifest, store, holdings, craft)
     session.take_up()
     return session
 
@@ -92,13 +95,14 @@ class Session:
         policy: PolicyFile,
         manifest: Manifest,
         store: SqliteKeyStore,
+        holdings: Holdings,
         craft: Craft | None = None,
     ):
         self._settings, self._policy, self._manifest = settings, policy, manifest
         self._store: KeyStore = store
         self._close = store.close
-        self._holdings = Holdings(settings, policy, store.identity, store)
-        self._labour = Labour(settings, store, self._holdings, craft)
+        self._holdings = holdings
+        self._labour = Labour(settings, store, holdings, craft)
         self._pairs = PairOrders(manifest, store, self._labour)
         self._works: dict[bytes, Work] = {}
 
@@ -243,7 +247,7 @@ class Session:
     def _work(self, job: bytes) -> Work:
         """The job's derived values, computed once."""
         if job not in self._works:
-            self._works = {job: work_of(job_from_bytes(job), self._manifest)}
+            self._works = {job: _work_of(job, self._manifest)}
         return self._works[job]
 
     def _seal(self, reply: AnyReply) -> bytes:
@@ -253,6 +257,12 @@ class Session:
         reference = secrets.token_hex(6)
         log.warning("refused [%s] %s: %s", reference, code, why)
         return self._seal(Refused(order=digest, code=code.value, reference=reference))
+
+
+@lru_cache(maxsize=2)
+def _work_of(job: bytes, manifest: Manifest) -> Work:
+    """One for all sites of a process."""
+    return work_of(job_from_bytes(job), manifest)
 
 
 def _refuse_mixed(asked: Sequence[Aggregation]) -> None:

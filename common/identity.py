@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -10,6 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from common.errors import Code, Refusal
+
+REMEMBERED = 4096  # signatures that were accepted: keys and reports of a session come again with every round
+REMEMBERED_BYTES = 2048  # of a message; longer ones are met once
 
 
 class Signer:
@@ -81,9 +85,20 @@ def verify(public: bytes, signature: bytes, context: bytes, *parts: bytes) -> No
 
     Errors: Refusal E_SIG, the same for every fault.
     """
+    message = context + b"".join(parts)
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, context + b"".join(parts))
+        (_accept_again if len(message) <= REMEMBERED_BYTES else _accept)(public, signature, message)
     except (InvalidSignature, ValueError):
         raise Refusal(
             Code.E_SIG, "Signature refused", "it does not verify", "Use the key that the manifest names"
         ) from None
+
+
+def _accept(public: bytes, signature: bytes, message: bytes) -> None:
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _accept_again(public: bytes, signature: bytes, message: bytes) -> None:
+    """As `_accept`; what was accepted before is so again without being computed. A refusal is never remembered."""
+    _accept(public, signature, message)

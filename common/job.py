@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from common.config import canonical, finite, load
@@ -127,11 +128,19 @@ class Job:
 
     def to_bytes(self) -> bytes:
         """The canonical bytes that every order carries."""
-        return canonical(self)
+        return self._bytes
 
     def digest(self) -> bytes:
         """SHA-256 of the canonical bytes."""
-        return hashlib.sha256(self.to_bytes()).digest()
+        return self._digest
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        return canonical(self)
+
+    @cached_property
+    def _digest(self) -> bytes:
+        return hashlib.sha256(self._bytes).digest()
 
 
 def job_from_bytes(data: bytes) -> Job:

@@ -19,7 +19,7 @@ from common.secagg.regular import fewest_masked
 from common.secagg.rules import Rules
 from deploy.authority import LOCAL_NAMES, found_authority, issue_server, make_node_key, make_shared_secret, write_secret
 
-LOTS = 50  # salts drawn before rules that small federations rarely satisfy count as refused
+LOTS = 400  # salts drawn before rules that small federations rarely satisfy count as refused
 STANDING = 4  # lots that may stand, of which the best are taken
 
 

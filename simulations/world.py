@@ -154,6 +154,7 @@ def _masked(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
         federation=federation.coordinator,
         job=federation.coordinator / "job.toml",
         state=federation.coordinator / "state",
+        durable=False,
     )
     world = scenario.world
     with contextlib.ExitStack() as stack:
@@ -172,7 +173,8 @@ def _masked(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
 def open_sessions(federation: FederationFolder, craft: Craft | None = None) -> Iterator[dict[int, Session]]:
     """The session of every site of the folder, by id. craft: how their updates are computed, if not by themselves."""
     with contextlib.ExitStack() as stack:
-        yield {site.id: stack.enter_context(open_session(site.settings, craft)) for site in federation.sites}
+        opened = ((site.id, open_session(site.settings, craft, durable=False)) for site in federation.sites)
+        yield {number: stack.enter_context(session) for number, session in opened}
 
 
 def _questions(sites: LocalSites, manifest: Manifest, coordinator: Path) -> Questions:

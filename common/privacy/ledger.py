@@ -195,11 +195,14 @@ def open_ledger(
     signer: Signer,
     versions: dict[str, str] | None = None,
     memory: HeadMemory | None = None,
+    *,
+    durable: bool = True,
 ) -> Ledger:
     """The ledger at `path`, verified; a new one if there is no file.
 
     versions  of the software, written into a new ledger's first line
     memory    knows the newest head this ledger had, so that a deleted, cut or restored file is noticed
+    durable   whether what is written must outlive the machine's fall, and not only the process
     The whole chain is verified, and the last signature, which covers it. Fails closed.
     Errors: Refusal LEDGER_LOCKED if another process holds it, LEDGER_TAMPERED if it does not verify or is not the
     ledger of `owner` and `signer`, LEDGER_ROLLED_BACK if it lacks the head that `memory` knows.
@@ -207,7 +210,7 @@ def open_ledger(
     lock = locked(path)
     connection = None
     try:
-        connection = connected(path)
+        connection = connected(path, durable=durable)
         with _uncollected():
             lines = list(_lines(connection))
             ledger = Ledger(LedgerFile(path, connection), lock, signer, owner, lines)

@@ -65,13 +65,16 @@ def locked(path: Path) -> int:
     return handle
 
 
-def connected(path: Path) -> sqlite3.Connection:
-    """The database at `path`, or a new one. Errors: Refusal LEDGER_TAMPERED if the path is no file's."""
+def connected(path: Path, *, durable: bool = True) -> sqlite3.Connection:
+    """The database at `path`, or a new one. Errors: Refusal LEDGER_TAMPERED if the path is no file's.
+
+    durable  a commit is on disk when it returns; else it outlives the process, but not the machine
+    """
     refuse_no_file(path)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
     connection.executescript(_TABLES)
     return connection
 

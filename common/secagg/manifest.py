@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,7 @@ def sealed(manifest: Manifest, governance: Signer) -> bytes:
     return canonical({"manifest": body, "signature": signature.hex()}) + b"\n"
 
 
+@lru_cache(maxsize=4)
 def parse_manifest(data: bytes, governance: bytes) -> Manifest:
     """The manifest in the bytes of `sealed`, if the key `governance` signed it.
 
