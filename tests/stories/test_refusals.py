@@ -66,7 +66,7 @@ def federation(made: Deployment, programs: None) -> Iterator[Federation]:
 def lower_budget(federation: Federation, site: SiteFolder) -> None:
     """The keeper changes the policy in the middle of a run, and starts the agent anew."""
     old = psutil.Process(federation.pids()[f"agent-{site.name}"])
-    change_policy(site, "privacy", max_epsilon=BUDGET)
+    change_policy(site, "privacy", max_epsilon=BUDGET, reason="less from now on")
     kill(federation, f"agent-{site.name}")
     until(lambda: not alive(old), 10)
     until(federation._all_ready, 60)
