@@ -142,7 +142,7 @@ def privacy(
 @console.guarded
 def simulate(
     *,
-    work: Annotated[list[str] | None, typer.Option(help="W1, W1-DP, W2, W2-DP; repeatable [all].")] = None,
+    work: Annotated[list[str] | None, typer.Option(help="W1, W1-DP, W1-LDP, W2, W2-DP; repeatable [all].")] = None,
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of each engine beside the first.")] = 5,
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Measure memory and first rounds, in processes.")
@@ -153,7 +153,8 @@ def simulate(
     """CPU seconds of one simulated round by each kernel, beside a bare loop over the same sites.
 
     W1: ten sites train a small convolutional network. W2: a thousand train two linear layers. Fifty records a site;
-    "-DP": updates are clipped, and their sum gets noise. One thread; rounds are interleaved, the least is told.
+    "-DP": updates are clipped, and their sum gets noise. "-LDP": every record is clipped, and every step of a site gets
+    noise; the bare loop beside it has neither. One thread; rounds are interleaved, the least is told.
     """
     from simulations.bench.simulate import engines_of, measure  # imports torch, which takes seconds
     from simulations.bench.simulate_works import WORKS

@@ -29,6 +29,21 @@ RATE = 0.01
 SMALL = 24  # records of a micro-batch where memory is what counts
 
 
+def any_plan(dimension: int) -> MechanismPlan:
+    """Any plan: its figures change nothing about the cost of a step."""
+    settings = PrivacySettings(
+        mode="M1",
+        unit="record",
+        epsilon=3.0,
+        delta=1e-7,
+        clip=1.0,
+        sampling_rate=0.01,
+        spare_rounds=0,
+        evaluation_epsilon=1.0,
+    )
+    return plan_training(settings, rounds=1, local_steps=10, dimension=dimension, quorum=2, sites=2, records=2 * 60_000)
+
+
 def plain(subject: Subject) -> Step:
     """Forward, backward and optimizer, without clipping or noise."""
     model, (inputs, labels) = subject.model(), subject.batch()
@@ -46,7 +61,7 @@ def ours(subject: Subject, engine: ClipEngine) -> Step:
     """As a site trains: the engine's clipped sum, float64 noise from AES, the optimizer of `client.private_step`."""
     model, (inputs, labels) = subject.model(), subject.batch()
     optimizer = torch.optim.SGD(model.parameters(), RATE)
-    plan = _plan(sum(parameter.numel() for parameter in model.parameters()))
+    plan = any_plan(sum(parameter.numel() for parameter in model.parameters()))
     private = EntropyOptimizer(optimizer, plan, float(len(inputs)), SystemEntropy())
 
     def step() -> None:
@@ -104,18 +119,3 @@ def make(subject: Subject, name: str, records: int | None = None) -> Step:
         "vmap": VmapEngine,
     }
     return ours(subject, kinds[name](records))
-
-
-def _plan(dimension: int) -> MechanismPlan:
-    """Any plan: its figures change nothing about the cost of a step."""
-    settings = PrivacySettings(
-        mode="M1",
-        unit="record",
-        epsilon=3.0,
-        delta=1e-7,
-        clip=1.0,
-        sampling_rate=0.01,
-        spare_rounds=0,
-        evaluation_epsilon=1.0,
-    )
-    return plan_training(settings, rounds=1, local_steps=10, dimension=dimension, quorum=2, sites=2, records=2 * 60_000)

@@ -18,6 +18,7 @@ import torch
 from common.errors import Code, Refusal
 from common.parameters import Flat, flatten
 from simulations.bench.rows import forget_peak, peak_mb
+from simulations.bench.simulate_private import PRIVATE, privately
 from simulations.bench.simulate_works import NOISE, WORKS, Play, Population, Setting, bare, by_kernel, population
 from simulations.kernels.choice import KINDS
 
@@ -66,7 +67,9 @@ class SimulationRow:
 
 
 def engines_of(setting: Setting) -> list[str]:
-    """The bare loop and all kernels that are right for the course."""
+    """The bare loop and all kernels that are right for the course, or the engines that clip single records."""
+    if setting.local:
+        return [BARE, *PRIVATE]
     course = setting.course()
     return [BARE, *(name for name, kind in KINDS.items() if kind.unfit(course) is None)]
 
@@ -110,6 +113,8 @@ def measure(work: str, engines: Sequence[str], repeats: int, advance: Advance, *
 def _play(engine: str, setting: Setting, data: Population) -> Play:
     if engine == BARE:
         return bare(setting, data)
+    if setting.local:
+        return privately(PRIVATE[engine](), setting, data)
     return by_kernel(KINDS[engine].make(setting.course()), setting, data)
 
 
@@ -129,7 +134,7 @@ def _taken(setting: Setting, plays: Mapping[str, Play], repeats: int, advance: A
             away[name].append(float(np.linalg.norm(end - ends[BARE]) / np.linalg.norm(change)))
         parameters = ends[BARE]
         advance(1)
-    for name, distances in away.items():
+    for name, distances in (away if not setting.local else {}).items():
         _refuse_other_work(name, median(distances))
     return {name: times[1:] for name, times in taken.items()}
 

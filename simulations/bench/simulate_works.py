@@ -19,6 +19,7 @@ from common.randomness import child, child_numpy
 from simulations.kernels.kernel import Course, Kernel, Lesson
 
 CLASSES, SIDE = 10, 28
+RATE = 0.1
 NOISE = 0.01  # deviation of the noise on a coordinate of the sum, in clips
 SIGNAL = 0.5
 
@@ -49,6 +50,7 @@ class Setting:
     """One kind of round: every site takes one epoch over its records in their order, by plain gradient steps of 0.1.
 
     cohort   sites of a round, drawn from `population`       clip  of a site's update; None: without, and without noise
+    local    sites train with noise for single records; the bare loop beside them does not
     """
 
     title: str
@@ -56,6 +58,7 @@ class Setting:
     population: int
     cohort: int
     clip: float | None = None
+    local: bool = False
     records: int = 50
     batch: int = 10
 
@@ -67,7 +70,7 @@ class Setting:
             model = self.model()
         finally:
             torch.default_generator.set_state(before)
-        plan = TrainingPlan(learning_rate=0.1, local_steps=-(-self.records // self.batch), batch=self.batch)
+        plan = TrainingPlan(learning_rate=RATE, local_steps=-(-self.records // self.batch), batch=self.batch)
         return Course(model, plan.task(CLASSES), plan)
 
     def batches(self) -> Batches:
@@ -86,6 +89,7 @@ W2 = Setting(title="MLP, 50 890 parameters, 1000 sites of 2000", model=two_layer
 WORKS: Mapping[str, Setting] = {
     "W1": W1,
     "W1-DP": replace(W1, title="as W1, updates clipped, noise on their sum", clip=1.0),
+    "W1-LDP": replace(W1, title="as W1, every record clipped and noise at every step of a site", local=True),
     "W2": W2,
     "W2-DP": replace(W2, title="as W2, updates clipped, noise on their sum", clip=1.0),
 }
@@ -137,7 +141,7 @@ def bare(setting: Setting, data: Population) -> Play:
             with torch.no_grad():
                 for parameter, part in zip(parameters, start, strict=True):
                     parameter.copy_(part)
-            optimizer = torch.optim.SGD(parameters, lr=0.1)
+            optimizer = torch.optim.SGD(parameters, lr=RATE)
             for first in range(0, setting.records, setting.batch):
                 rows = slice(first, first + setting.batch)
                 optimizer.zero_grad()

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from common.errors import Code, Refusal
 from common.parameters import flatten
+from common.privacy.clipping.reference_engine import ReferenceEngine
 from simulations.bench import simulate as own
 from simulations.bench.door import app
 from simulations.bench.simulate import BARE, engines_of, measure
+from simulations.bench.simulate_private import PRIVATE, privately
 from simulations.bench.simulate_works import WORKS, bare, by_kernel, population
 from simulations.kernels.choice import KINDS
 
@@ -30,19 +32,19 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_works_are_those_of_the_documents() -> None:
     assert {name: each.course().size for name, each in WORKS.items()} == {
-        "W1": 114_314, "W1-DP": 114_314, "W2": 50_890, "W2-DP": 50_890
+        "W1": 114_314, "W1-DP": 114_314, "W1-LDP": 114_314, "W2": 50_890, "W2-DP": 50_890
     }  # fmt: skip
     assert {(each.population, each.cohort, each.records, each.batch) for each in WORKS.values()} == {
         (100, 10, 50, 10), (2000, 1000, 50, 10)
     }  # fmt: skip
-    assert [engines_of(WORKS[name]) for name in ("W1", "W2")] == [
-        [BARE, "convolution", "loop"], [BARE, "dual", "convolution", "loop"]
+    assert [engines_of(WORKS[name]) for name in ("W1", "W1-LDP", "W2")] == [
+        [BARE, "convolution", "loop"], [BARE, "bk", "opacus"], [BARE, "dual", "convolution", "loop"]
     ]  # fmt: skip
     assert WORKS["W1"].chosen(3) == WORKS["W1"].chosen(3) != WORKS["W1"].chosen(4)
     assert len(set(WORKS["W2"].chosen(0))) == 1000
 
 
-@pytest.mark.parametrize("work", WORKS)
+@pytest.mark.parametrize("work", [name for name, each in WORKS.items() if not each.local])
 def test_every_engine_sums_what_the_bare_loop_sums(work: str) -> None:
     setting = SMALL[work]
     data, parameters = population(setting), flatten(setting.course().model)
@@ -50,6 +52,19 @@ def test_every_engine_sums_what_the_bare_loop_sums(work: str) -> None:
     for name in engines_of(setting)[1:]:
         found = by_kernel(KINDS[name].make(setting.course()), setting, data)(parameters, [0, 3, 5])
         assert np.linalg.norm(found - right) <= 1e-5 * np.linalg.norm(right)
+
+
+def test_sites_with_noise_of_their_own_take_the_steps_of_one_record_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Must: clip every record. Must not: use the same noise twice."""
+    setting = SMALL["W1-LDP"]
+    data, parameters = population(setting), flatten(setting.course().model)
+    noisy = privately(PRIVATE["bk"](), setting, data)
+    assert not np.allclose(noisy(parameters, [0]), noisy(parameters, [0]), atol=1e-3)
+    monkeypatch.setattr("client.private_step.normals", lambda count, _entropy: np.zeros(count))
+    right = privately(ReferenceEngine(), setting, data)(parameters, [0, 3])
+    for name, engine in PRIVATE.items():
+        found = privately(engine(), setting, data)(parameters, [0, 3])
+        assert np.linalg.norm(found - right) <= 1e-4 * np.linalg.norm(right), name
 
 
 @pytest.mark.usefixtures("small")
