@@ -20,7 +20,7 @@ from common.secagg.masks import BITS
 from simulations.bench import secagg as own
 from simulations.bench.accuracy.door import accuracy
 from simulations.bench.chart import draw
-from simulations.bench.results import rows_written, written
+from simulations.bench.results import written
 from simulations.bench.rows import Case, Row
 from simulations.finish import refuse_to_overwrite
 
@@ -147,7 +147,11 @@ def simulate(
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Measure memory and first rounds, in processes.")
     ] = True,
-    out: Annotated[Path | None, typer.Option(help="New or empty folder for rows.json.")] = None,
+    peers: Annotated[
+        Path | None, typer.Option(help="Measure pfl-research and Flower on Ray too: folder of their environments.")
+    ] = None,
+    scaling: Annotated[bool, typer.Option("--scaling", help="Curves over sites and parameters too; minutes.")] = False,
+    out: Annotated[Path | None, typer.Option(help="New or empty folder for rows.json and a figure.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> console.Exit:
     """CPU seconds of one simulated round by each kernel, beside a bare loop over the same sites.
@@ -155,8 +159,14 @@ def simulate(
     W1: ten sites train a small convolutional network. W2: a thousand train two linear layers. Fifty records a site;
     "-DP": updates are clipped, and their sum gets noise. "-LDP": every record is clipped, and every step of a site gets
     noise; the bare loop beside it has neither. One thread; rounds are interleaved, the least is told.
+
+    With --peers, pip builds an environment for each peer in that folder at the first call (gigabytes; a network is
+    needed), and every peer plays the same rounds there, all its processes counted.
     """
-    from simulations.bench.simulate import engines_of, measure  # imports torch, which takes seconds
+    from simulations.bench import simulate_chart  # these import torch, which takes seconds
+    from simulations.bench.simulate import engines_of, measure
+    from simulations.bench.simulate_peers import measure_peers, peers_of
+    from simulations.bench.simulate_scaling import measure_scaling, points
     from simulations.bench.simulate_works import WORKS
 
     works = work or list(WORKS)
@@ -165,12 +175,19 @@ def simulate(
     if out is not None:
         refuse_to_overwrite(out)
     engines = {name: engines_of(WORKS[name]) for name in works}
-    with console.progress("rounds", sum(repeats + 1 + len(each) for each in engines.values()), json=json) as step:
+    steps = sum(repeats + 1 + len(each) for each in engines.values()) + len(list(points())) * scaling
+    steps += sum(len(peers_of(name)) for name in works) if peers else 0
+    with console.progress("rounds", steps, json=json) as step:
         rows = [row for name in works for row in measure(name, engines[name], repeats, step, apart=memory)]
+        rows += [row for name in works for row in measure_peers(name, peers, repeats, step)] if peers else []
+        grown = measure_scaling(repeats, step) if scaling else []
     result: dict[str, Any] = {"rows": [row.as_dict() for row in rows], "machine": _machine()}
+    result |= {"scaling": [row.as_dict() for row in grown]} if scaling else {}
     if out is not None:
-        result["file"] = str(rows_written(out, result))
-    console.emit(result if json else {**result, "rows": [row.readable() for row in rows]}, json=json)
+        result["figure"] = str(written(out, result, "simulate.svg", simulate_chart.draw(rows, grown)))
+    readable = {**result, "rows": [row.readable() for row in rows]}
+    readable |= {"scaling": [row.readable() for row in grown]} if scaling else {}
+    console.emit(result if json else readable, json=json)
     return console.Exit.DONE
 
 

@@ -6,64 +6,22 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
 
 from common.errors import Code, Refusal
-from common.parameters import Flat, flatten
+from common.parameters import flatten
 from simulations.bench.rows import forget_peak, peak_mb
 from simulations.bench.simulate_private import PRIVATE, privately
-from simulations.bench.simulate_works import NOISE, WORKS, Play, Population, Setting, bare, by_kernel, population
+from simulations.bench.simulate_rows import BARE, Advance, SimulationRow
+from simulations.bench.simulate_works import WORKS, Play, Population, Setting, bare, by_kernel, following, population
 from simulations.kernels.choice import KINDS
 
-BARE = "bare-loop"
 AGREEMENT = 1e-4  # of what a round changes, median over rounds: rounding takes the other side of a kink at some sites
-Advance = Callable[..., None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulationRow:
-    """One engine on one kind of round.
-
-    cpu_seconds_per_round  the least of all rounds but the first    ratio_floor  to that of the bare loop
-    ratio_median           median over rounds of the ratio to the bare loop's same round
-    updates_per_second     sites taught in a CPU second
-    peak_mb                most memory of a process of its own that plays two rounds, data included (MiB)
-    first_round_seconds    CPU seconds of that process until its first round was over, imports included, data not
-    """
-
-    work: str
-    engine: str
-    cpu_seconds_per_round: float
-    ratio_floor: float
-    ratio_median: float
-    updates_per_second: float
-    peak_mb: float | None
-    first_round_seconds: float | None
-    repeats: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    def readable(self) -> dict[str, str]:
-        """The row in units that a person reads."""
-        shown = {
-            "work": self.work,
-            "engine": self.engine,
-            "CPU a round": f"{1e3 * self.cpu_seconds_per_round:.0f} ms",
-            "times bare": f"{self.ratio_floor:.2f}",
-            "sites a second": f"{self.updates_per_second:.0f}",
-        }
-        if self.peak_mb is not None:
-            shown |= {"memory": f"{self.peak_mb:.0f} MB", "first round": f"{self.first_round_seconds:.1f} s"}
-        return shown
 
 
 def engines_of(setting: Setting) -> list[str]:
@@ -127,7 +85,7 @@ def _taken(setting: Setting, plays: Mapping[str, Play], repeats: int, advance: A
         ends = {}
         for name, play in plays.items():
             begun = time.process_time()
-            ends[name] = _next(setting, play, parameters, number)
+            ends[name] = following(setting, play, parameters, number)
             taken[name].append(time.process_time() - begun)
         for name, end in ends.items():
             change = ends[BARE] - parameters
@@ -137,16 +95,6 @@ def _taken(setting: Setting, plays: Mapping[str, Play], repeats: int, advance: A
     for name, distances in (away if not setting.local else {}).items():
         _refuse_other_work(name, median(distances))
     return {name: times[1:] for name, times in taken.items()}
-
-
-def _next(setting: Setting, play: Play, parameters: Flat, number: int) -> Flat:
-    """The parameters after round `number`: the mean update, of clipped ones with noise."""
-    whole = play(parameters, setting.chosen(number))
-    if setting.clip is not None:
-        draws = np.random.default_rng(number)  # the same for all engines: they are compared
-        whole = whole + NOISE * setting.clip * draws.standard_normal(whole.size, dtype=np.float32)
-    found: Flat = (parameters + whole / setting.cohort).astype(np.float32)
-    return found
 
 
 def _refuse_other_work(name: str, away: float) -> None:
@@ -179,9 +127,9 @@ def alone(work: str, engine: str) -> dict[str, float]:
     made = time.process_time() - begun
     forget_peak()
     play = _play(engine, setting, data)
-    parameters = _next(setting, play, flatten(setting.course().model), 0)
+    parameters = following(setting, play, flatten(setting.course().model), 0)
     first = time.process_time() - made
-    _next(setting, play, parameters, 1)
+    following(setting, play, parameters, 1)
     return {"peak_mb": peak_mb(), "first_round_seconds": first}
 
 

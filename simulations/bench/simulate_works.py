@@ -13,36 +13,14 @@ from torch.nn import functional
 
 from common.learning.batches import Batches
 from common.learning.plan import TrainingPlan
-from common.models.catalogue import build
 from common.parameters import Flat
 from common.randomness import child, child_numpy
+from simulations.bench.peers.networks import CLASSES, SIDE, convolutional, two_layers
 from simulations.kernels.kernel import Course, Kernel, Lesson
 
-CLASSES, SIDE = 10, 28
 RATE = 0.1
 NOISE = 0.01  # deviation of the noise on a coordinate of the sum, in clips
 SIGNAL = 0.5
-
-
-def convolutional() -> nn.Module:
-    """Two convolutions with maximum over 2x2, two linear layers: 114 314 parameters for 28x28 pixels."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32 * 7 * 7, 64),
-        nn.ReLU(),
-        nn.Linear(64, CLASSES),
-    )
-
-
-def two_layers() -> nn.Module:
-    """784-64-10, 50 890 parameters."""
-    return build("mlp", inputs=(1, SIDE, SIDE), classes=CLASSES, hidden=(64,), activation="relu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,3 +144,13 @@ def _add(whole: list[Tensor], update: list[Tensor], clip: float | None) -> None:
 
 def _split(flat: Flat, parameters: Sequence[nn.Parameter]) -> tuple[Tensor, ...]:
     return torch.split(torch.from_numpy(flat), [p.numel() for p in parameters])
+
+
+def following(setting: Setting, play: Play, parameters: Flat, number: int) -> Flat:
+    """The parameters after round `number`: the mean update, of clipped ones with noise."""
+    whole = play(parameters, setting.chosen(number))
+    if setting.clip is not None:
+        draws = np.random.default_rng(number)  # the same for all engines: they are compared
+        whole = whole + NOISE * setting.clip * draws.standard_normal(whole.size, dtype=np.float32)
+    found: Flat = (parameters + whole / setting.cohort).astype(np.float32)
+    return found

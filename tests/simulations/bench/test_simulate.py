@@ -14,8 +14,9 @@ from common.parameters import flatten
 from common.privacy.clipping.reference_engine import ReferenceEngine
 from simulations.bench import simulate as own
 from simulations.bench.door import app
-from simulations.bench.simulate import BARE, engines_of, measure
+from simulations.bench.simulate import engines_of, measure
 from simulations.bench.simulate_private import PRIVATE, privately
+from simulations.bench.simulate_rows import BARE
 from simulations.bench.simulate_works import WORKS, bare, by_kernel, population
 from simulations.kernels.choice import KINDS
 
