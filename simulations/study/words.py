@@ -9,12 +9,20 @@ from common.printing import clean
 from simulations.audits.intervals import Interval
 from simulations.study.comparison import Compared, Comparison
 from simulations.study.grid import word
-from simulations.study.results import FAILED, SHARES, TWIN
+from simulations.study.results import FAILED, SHARES, TO_TARGET, TWIN
 from simulations.study.statistics import Estimate
 from simulations.study.table import STATUSES, Line, Table
 
 COLUMNS: Mapping[str, str] = {"pooled_accuracy": "pooled", "alone_accuracy": "alone", TWIN: "not private"}
-FIGURES = ("row", "accuracy", "epsilon", "sd", "detects", "cells", *COLUMNS.values())
+CLOCK_COLUMNS: Mapping[str, str] = {
+    "hours": "hours",
+    "rounds": "rounds",
+    TO_TARGET: "to target",
+    "late": "late",
+    "slow_weight": "slow weight",
+    "slow_accuracy": "slow accuracy",
+}
+FIGURES = ("row", "accuracy", "epsilon", "sd", "detects", "cells", *COLUMNS.values(), *CLOCK_COLUMNS.values())
 
 
 def table_text(table: Table) -> str:
@@ -23,6 +31,8 @@ def table_text(table: Table) -> str:
     gates = list(table.lines[0].gates)
     private = any(line.estimate("epsilon") for line in table.lines)
     columns = {metric: head for metric, head in COLUMNS.items() if metric != TWIN or private}
+    if timed := any(line.estimate("hours") for line in table.lines):
+        columns |= {each: head for each, head in CLOCK_COLUMNS.items() if each != TO_TARGET or table.study.target}
     rows = [["row", *axes.values(), "accuracy", "sd", "detects", *columns.values()]]
     rows[0] += [*(["epsilon"] if private else []), "cells", *gates]
     for line in table.lines:
@@ -32,7 +42,7 @@ def table_text(table: Table) -> str:
         row += [_cell(line, metric) for metric in columns]
         row += [_largest(line)] if private else []
         rows.append([*row, _counts(line), *(line.gates[gate].value for gate in gates)])
-    return "\n".join([*_aligned(rows), "", *_legend(table)]) + "\n"
+    return "\n".join([*_aligned(rows), "", *_legend(table, timed=timed)]) + "\n"
 
 
 def comparison_text(found: Comparison) -> str:
@@ -124,14 +134,20 @@ LEGEND = """\
 Mean ±half of the 95 % interval (cells with a figure). detects: the difference from another such row that these seeds
 find in four cases of five. pooled: one model on all records; alone: each site's own; not private: the same cells
 without clip and noise. epsilon: the largest of the row's cells; planned, and not charged, where sums are exact."""
+TIMED = """\
+hours: on the world's clock, until the last round closed. late: answers after the deadline, of all that were begun. Slow
+sites take more than twice the median; weight: their part of the records summed, over their part of all."""
 HINTS = {
     "stale": "stale: made by other code or libraries; `hushfed simulate resume` plays these cells again.",
     "incomplete": "missing: not played yet; `hushfed simulate resume` goes on.",
 }
 
 
-def _legend(table: Table) -> list[str]:
+def _legend(table: Table, *, timed: bool) -> list[str]:
     seeds = table.study.seeds
     lines = [f"{clean(table.study.name)}: {table.status}; {seeds.n} seeds of root {seeds.root}.", LEGEND]
+    lines += [TIMED] if timed else []
+    if timed and table.study.target:
+        lines.append(f"to target: hours until a round ended with {100 * table.study.target:.4g} % accuracy.")
     lines += [HINTS[table.status]] if table.status in HINTS else []
     return lines + ([f"gates: {table.verdict.value}"] if table.verdict is not None else [])
