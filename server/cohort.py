@@ -117,11 +117,13 @@ def cohort_of(work: Work, eligible: Eligible, place: tuple[Task, int, int]) -> t
 
 
 def _deck(ids: Sequence[int], wanted: int, draw: np.random.Generator) -> Iterator[int]:
-    """All ids in random order; of many the first are drawn before the others are shuffled."""
-    first = _dealt(ids, min(len(ids), 2 * wanted), draw)
-    yield from first
-    seen = set(first)
-    yield from (site for site in _dealt(ids, len(ids), draw) if site not in seen)
+    """All ids in random order; of many some are drawn first, and more while these do not suffice."""
+    seen, count = set[int](), max(1, 2 * wanted)
+    while len(seen) < len(ids):
+        fresh = [site for site in _dealt(ids, min(len(ids), count), draw) if site not in seen]
+        seen.update(fresh)
+        yield from fresh
+        count *= 16
 
 
 def _dealt(ids: Sequence[int], count: int, draw: np.random.Generator) -> list[int]:

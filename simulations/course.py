@@ -91,10 +91,12 @@ class Course:
         down = [site for site in self._down if self._fallen(site, now)]
         if hours is None:
             return len(ids) - len(down)
-        return hours.count(self._seed, ids, now) - sum(hours.up(self._seed, site, now) for site in down)
+        return hours.count(self._seed, ids[0], ids[-1], now) - sum(hours.up(self._seed, site, now) for site in down)
 
     def end(self) -> None:
         """The rounds are over: whoever collects ledgers waits until every site has been here once more."""
+        self._busy.clear()
+        self._down.clear()
         self._over = True
 
     def fates(

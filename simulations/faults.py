@@ -7,12 +7,12 @@ task, round and attempt, so that a fault befalls the same site in the same attem
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.config import finite
 from common.errors import Code, Refusal
@@ -25,7 +25,7 @@ Place = tuple[int, Task, int, int]  # site, task, round, attempt
 Moment = Literal["working", "worked", "reported"]
 MOMENTS: tuple[Moment, ...] = ("working", "worked", "reported")
 MOST_SECONDS, MOST_SPREAD = 1e7, 5.0
-DAY = 86400.0
+DAY, SLOTS = 86400.0, 1440  # a site's hours begin at one of so many moments of the period
 _AT_ONCE = 2**16  # sites that are looked at together
 _REMEMBERED = 2**14  # sites whose pace is kept; it can be drawn again
 
@@ -151,18 +151,30 @@ class AvailabilitySettings:
 
     def up(self, seed: int, site: int, moment: float) -> bool:
         """Whether the site is up at this moment."""
-        return self.count(seed, range(site, site + 1), moment) == 1
+        return bool(self._open(moment)[_slots(seed, np.array([site]))[0]])
 
-    def count(self, seed: int, sites: Sequence[int], moment: float) -> int:
-        """How many of these sites, of consecutive ids, are up."""
-        return sum(
-            self._count(seed, np.array(sites[start : start + _AT_ONCE], np.int64), moment)
-            for start in range(0, len(sites), _AT_ONCE)
-        )
+    def count(self, seed: int, first: int, last: int, moment: float) -> int:
+        """How many sites of these ids, both ends included, are up."""
+        return int(_begins(seed, first, last)[self._open(moment)].sum())
 
-    def _count(self, seed: int, sites: np.ndarray[tuple[int], np.dtype[np.int64]], moment: float) -> int:
-        begins = mixed(sites, _hours(seed)).astype(np.float64) * (self.spread / 2.0**64)
-        return int(((moment / self.period_seconds - begins) % 1.0 < self.share).sum())
+    def _open(self, moment: float) -> NDArray[np.bool_]:
+        """For each slot in which the hours of a site may begin, whether it is up now."""
+        begins = np.arange(SLOTS) * (self.spread / SLOTS)
+        return (moment / self.period_seconds - begins) % 1.0 < self.share
+
+
+def _slots(seed: int, sites: NDArray[np.int64]) -> NDArray[np.int64]:
+    """In which slot of the period the hours of each site begin."""
+    return (mixed(sites, _hours(seed)) % np.uint64(SLOTS)).astype(np.int64)
+
+
+@lru_cache(16)
+def _begins(seed: int, first: int, last: int) -> NDArray[np.int64]:
+    """How many sites of these ids begin in each slot."""
+    found = np.zeros(SLOTS, np.int64)
+    for start in range(first, last + 1, _AT_ONCE):
+        found += np.bincount(_slots(seed, np.arange(start, min(start + _AT_ONCE, last + 1))), minlength=SLOTS)
+    return found
 
 
 @lru_cache(16)
