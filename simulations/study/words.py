@@ -22,16 +22,17 @@ CLOCK_COLUMNS: Mapping[str, str] = {
     "slow_weight": "slow weight",
     "slow_accuracy": "slow accuracy",
 }
-FIGURES = ("row", "accuracy", "epsilon", "sd", "detects", "cells", *COLUMNS.values(), *CLOCK_COLUMNS.values())
+FIGURES = ("row", "accuracy", "epsilon", "sd", "detects", "cells", *COLUMNS.values())
 
 
 def table_text(table: Table) -> str:
     """The table for a person. Accuracies in percent: mean, half the 95 % interval, number of cells with a figure."""
-    axes = _heads(table.lines)
+    timed = any(line.estimate("hours") for line in table.lines)
+    axes = _heads(table.lines, (*FIGURES, *CLOCK_COLUMNS.values()) if timed else FIGURES)
     gates = list(table.lines[0].gates)
     private = any(line.estimate("epsilon") for line in table.lines)
     columns = {metric: head for metric, head in COLUMNS.items() if metric != TWIN or private}
-    if timed := any(line.estimate("hours") for line in table.lines):
+    if timed:
         columns |= {each: head for each, head in CLOCK_COLUMNS.items() if each != TO_TARGET or table.study.target}
     rows = [["row", *axes.values(), "accuracy", "sd", "detects", *columns.values()]]
     rows[0] += [*(["epsilon"] if private else []), "cells", *gates]
@@ -47,7 +48,7 @@ def table_text(table: Table) -> str:
 
 def comparison_text(found: Comparison) -> str:
     """The comparison for a person."""
-    axes = _heads([row.line for row in found.rows])
+    axes = _heads([row.line for row in found.rows], FIGURES)
     rows = [["row", *axes.values(), f"{found.metric} less baseline", "detects", "p (Holm)", "says", "failed"]]
     for each in found.rows:
         settings = [word(each.line.settings[axis]) for axis in axes]
@@ -110,14 +111,14 @@ def _share(found: Interval | None) -> str:
     return f"{_scaled(FAILED, found.value)} [{_scaled(FAILED, found.low)}, {_scaled(FAILED, found.high)}]"
 
 
-def _heads(lines: Sequence[Line]) -> dict[str, str]:
-    """By axis the shortest end of its dotted name that no other column has."""
+def _heads(lines: Sequence[Line], taken: Sequence[str]) -> dict[str, str]:
+    """By axis the shortest end of its dotted name that no other column has. taken: names of columns of figures."""
     axes = list(dict.fromkeys(axis for line in lines for axis in line.settings))
     heads: dict[str, str] = {}
     for axis in axes:
         parts = axis.split(".")
         ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
-        free = [e for e in ends if e not in FIGURES and not any(o.endswith(f".{e}") for o in axes if o != axis)]
+        free = [e for e in ends if e not in taken and not any(o.endswith(f".{e}") for o in axes if o != axis)]
         heads[axis] = free[0] if free else axis
     return heads
 
