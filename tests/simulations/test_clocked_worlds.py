@@ -201,6 +201,29 @@ def test_a_run_tells_what_deadlines_and_crashes_did(crashed: tuple[Finished, Pat
     assert "simulated" in (run / "report.html").read_text()
 
 
+def test_sites_are_asked_in_their_hours_and_at_no_others(tmp_path: Path) -> None:
+    """Must: draw a round of those that are up then, with masks too. Must not: ask a site that is away."""
+    hours = {"share": 0.6, "period_seconds": 200.0}
+    faults = {"stragglers": {"seconds": 30.0}, "availability": hours}
+    done = played("none", {**SITES, "world.partition.sites": 8, "world.faults": faults}, tmp_path)
+    assert sum(each.ends["away"] for each in done.course.log) == 0
+    assert len({tuple(row["sites"]) for row in done.state.rounds}) > 2
+    assert all(len(row["sites"]) < 8 for row in done.state.rounds)
+    assert len(list((done.record / "ledgers").iterdir())) == len({s for row in done.state.rounds for s in row["sites"]})
+
+
+def test_a_restart_within_an_attempt_by_pairwise_masks_costs_the_site_that_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falling(monkeypatch, {(2, 1): Crash("reported", 0.5, 0.0), (4, 2): Crash("working", 0.5, 1.0)})
+    changes = {**CRASHING, "job.aggregation.protocol": "bonawitz", "job.aggregation.quorum": 5, "job.rounds": 2}
+    done = played("none", {**changes, "world.lost_max": 0, "job.privacy": {"mode": "none"}}, tmp_path)
+    names = [{each["site"]: each["code"] for each in row["refusals"]} for row in done.state.rounds]
+    assert names[0] == {"clinic-b": "E_ROUND"}
+    assert names[1]["clinic-d"] == "SITE_UNREACHABLE"
+    assert [len(charges(done, site.name)) for site in done.federation.sites] == [2] * 8
+
+
 def test_a_deadline_that_nobody_can_make_is_refused_before_any_work(tmp_path: Path) -> None:
     for sums in ("exact", "masked"):
         changes = {**LATE, "world.sums": sums, "job.aggregation.deadline_seconds": 5.0}
