@@ -85,6 +85,7 @@ class SqliteKeyStore:
         """Release file and lock."""
         self._connection.close()
         if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # also where a process that was forked off still has the file
             os.close(self._lock)
             self._lock = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -71,7 +70,7 @@ def collect(
         silent = {site for site, code in found.missing.items() if code is Code.SITE_UNREACHABLE}
         if not silent or turn == TURNS - 1:
             break
-        time.sleep(pause)
+        questions.clock.sleep(pause)
         asked = questions.sites.present() & silent
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from common.errors import Code, Refusal
 from common.orders import Task
 from common.randomness import child_numpy
 from common.work import Work
+from server.clock import SYSTEM, Clock
 
 # A site that answers with one of these will not change its mind in this run.
 FINAL = frozenset(
@@ -81,21 +81,21 @@ class Eligible:
         return iter(sorted(site for site in (self.present if self.turn is None else self.turn) if site in self))
 
 
-def wait_for(quorum: int, eligible: Callable[[], Eligible], seconds: float, pause: float = 0.2) -> Eligible:
+def wait_for(quorum: int, eligible: Callable[[], Eligible], seconds: float, clock: Clock = SYSTEM) -> Eligible:
     """Who may be asked, once they reach the quorum. Errors: Refusal E_TOO_FEW when they have not within `seconds`."""
-    end = time.monotonic() + seconds
+    end = clock.now() + seconds
     while True:
         found = eligible()
         if len(found) >= quorum:
             return found
-        if time.monotonic() > end:
+        if clock.now() > end:
             raise Refusal(
                 Code.E_TOO_FEW,
                 f"Round not started with {len(found)} sites",
                 f"the quorum is {quorum}, and {len(found.excluded)} sites have refused",
                 "Start more sites, or lower the quorum if every site agrees",
             )
-        time.sleep(pause)
+        clock.sleep(clock.look_seconds)
 
 
 def cohort_of(work: Work, eligible: Eligible, place: tuple[Task, int, int]) -> tuple[int, ...]:
@@ -117,11 +117,13 @@ def cohort_of(work: Work, eligible: Eligible, place: tuple[Task, int, int]) -> t
 
 
 def _deck(ids: Sequence[int], wanted: int, draw: np.random.Generator) -> Iterator[int]:
-    """All ids in random order; of many the first are drawn before the others are shuffled."""
-    first = _dealt(ids, min(len(ids), 2 * wanted), draw)
-    yield from first
-    seen = set(first)
-    yield from (site for site in _dealt(ids, len(ids), draw) if site not in seen)
+    """All ids in random order; of many some are drawn first, and more while these do not suffice."""
+    seen, count = set[int](), max(1, 2 * wanted)
+    while len(seen) < len(ids):
+        fresh = [site for site in _dealt(ids, min(len(ids), count), draw) if site not in seen]
+        seen.update(fresh)
+        yield from fresh
+        count *= 16
 
 
 def _dealt(ids: Sequence[int], count: int, draw: np.random.Generator) -> list[int]:

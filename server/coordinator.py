@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,7 +129,7 @@ def _run(sites: Sites, settings: RunSettings) -> None:
 def run_job(work: Work, reach: Reach, settings: RunSettings) -> State:
     """`run` with everything read: the same for a deployment and for a simulated world."""
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    begun = time.monotonic()
+    begun = reach.clock.now()
     run_id = _name(settings)
     progress = Progress(settings.state, work, settings.job)
     progress.waiting()
@@ -144,7 +143,7 @@ def run_job(work: Work, reach: Reach, settings: RunSettings) -> State:
         _keep(work, settings, now)
         if not settings.durable:
             return
-        now = replace(now, seconds=before + time.monotonic() - begun)
+        now = replace(now, seconds=before + reach.clock.now() - begun)
         save_checkpoint(settings.checkpoint, now, _mark(work, run_id), live.keep(now.rounds))
         keep_heads(settings.heads, work.job.dataset, now.heads)
         settings.attempt.unlink(missing_ok=True)
@@ -157,12 +156,13 @@ def run_job(work: Work, reach: Reach, settings: RunSettings) -> State:
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
     save(state)
     with own_ledger(work, run_id, settings.federation, reach.signer) as own:
-        table = Table(work.job, work, chosen, reach.sums(work, run_id, known), reach.present, begin, save, own)
+        sums, since = reach.sums(work, run_id, known), begun - before
+        table = Table(work.job, work, chosen, sums, reach.present, begin, save, own, reach.clock, since)
         while (step := _next_step(work.job, state)) is not None:
             state = step(table, state)
             save(state)
         central = own.lines()
-    state = replace(state, seconds=before + time.monotonic() - begun)
+    state = replace(state, seconds=before + reach.clock.now() - begun)
     progress.closing()
     earlier = Before(heads=known, answers=earlier_answers(work, settings.result) if settings.resume else ())
     found = reach.collect(work, run_id, state, earlier)
@@ -228,7 +228,7 @@ def _opening_state(work: Work, reach: Reach, settings: RunSettings, run_id: byte
         kept = load_checkpoint(settings.checkpoint, _mark(work, run_id), settings.live)
         return _with_cut_attempt(replace(kept, excluded={}), settings.attempt)
     deadline = work.job.aggregation.deadline_seconds
-    wait_for(work.job.aggregation.quorum, lambda: Eligible(reach.present()), 3 * deadline)
+    wait_for(work.job.aggregation.quorum, lambda: Eligible(reach.present()), 3 * deadline, reach.clock)
     parameters = flatten(model_of(work.job))
     chosen = strategy(work.job.aggregation.strategy, **work.job.aggregation.settings)
     clip = work.training.clip if work.training.adaptive else 0.0

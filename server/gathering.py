@@ -10,6 +10,7 @@ from common.errors import Code, Refusal
 from common.identity import Signer
 from common.messages import COORDINATOR, AnyOrder, AnyReply, Refused, open_reply, seal, sealed_digest
 from common.secagg.manifest import Manifest
+from server.clock import SYSTEM, Clock
 
 
 class Sites(Protocol):
@@ -23,7 +24,8 @@ class Sites(Protocol):
     ) -> Iterator[tuple[int, bytes | None]]:
         """Send to every site of `to` the same frame, or its own; yield each answer as it arrives.
 
-        None stands for a site that cannot be reached. Ends when all have answered, or at the deadline.
+        None stands for a site that cannot be reached. Ends when all have answered, or at the deadline, which is held
+        against the clock of these sites: the system's own, or that of a simulated world.
         """
 
 
@@ -39,11 +41,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Questions:
-    """How this coordinator asks: the sites, their keys, and the key that signs the orders."""
+    """How this coordinator asks: the sites, their keys, the key that signs the orders, and the clock it waits by."""
 
     sites: Sites
     manifest: Manifest
     signer: Signer
+    clock: Clock = SYSTEM
 
     def ask(self, orders: AnyOrder | Mapping[int, AnyOrder], to: Collection[int], seconds: float) -> Iterator[Answer]:
         """One answer for every site of `to`, in order of arrival; the silent ones last, as SITE_UNREACHABLE.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -80,7 +79,7 @@ class Opener:
             to = awaited if again and short else awaited - away
             if not to:
                 break
-            time.sleep(self._pause * again)
+            self._questions.clock.sleep(self._pause * again)
             asked |= to
             orders = {site: self._unmask_order(task, sets, site) for site in to}
             for answer in self._questions.ask(orders, tuple(orders), self._seconds):
@@ -101,7 +100,7 @@ class Opener:
         unmasking = recovering.unmasking
         orders = {holder: self._recover_order(task, recovering, holder) for holder in recovering.missing}
         for again in range(2):
-            time.sleep(self._pause * again)
+            self._questions.clock.sleep(self._pause * again)
             for answer in self._questions.ask(orders, recovering.missing, self._seconds):
                 notes.hear(answer)
                 recovering, code = _released(recovering, answer)

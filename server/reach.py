@@ -11,16 +11,22 @@ from common.identity import Signer
 from common.messages import OfferOrder
 from common.work import Work
 from server.checkpoints import State
+from server.clock import Clock
 from server.closing import Before, Collected, collect
 from server.gathering import Questions
 from server.protocols import Sums, sums_of
 
 
 class Reach(Protocol):
-    """What a run needs of its sites, from the offer of the job to their ledgers. `signer` signs the record."""
+    """What a run needs of its sites, from the offer of the job to their ledgers.
+
+    signer  signs the record      clock  by which the run's times are told, and its waits end
+    """
 
     @property
     def signer(self) -> Signer: ...
+    @property
+    def clock(self) -> Clock: ...
 
     def present(self) -> Collection[int]:
         """Ids of the sites that are connected now."""
@@ -49,6 +55,11 @@ class Asked:
     def signer(self) -> Signer:
         """The coordinator's key."""
         return self.questions.signer
+
+    @property
+    def clock(self) -> Clock:
+        """See `Reach`."""
+        return self.questions.clock
 
     def present(self) -> frozenset[int]:
         """See `Reach`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from common.roster import names
 from common.work import Work, metrics_of, update_of
 from server.aggregation import Gathered
 from server.checkpoints import State
+from server.clock import SYSTEM, Clock
 from server.cohort import FINAL, Eligible, cohort_of, wait_for
 from server.evaluation import evaluation_of
 from server.own_ledger import OwnLedger
@@ -39,6 +39,7 @@ class Table:
     begin  puts on disk that an attempt is under way, so that one cut by a crash counts as spent
     save   puts a state on disk; no attempt is then under way
     own    accounts for the noise that the coordinator adds
+    clock  tells the times of rounds, and how long sites are waited for      since  its time when the run began
     """
 
     job: Job
@@ -49,6 +50,8 @@ class Table:
     begin: Callable[[Task], None]
     save: Callable[[State], None]
     own: OwnLedger
+    clock: Clock = SYSTEM
+    since: float = 0.0
 
 
 def play(table: Table, state: State) -> State:
@@ -56,7 +59,7 @@ def play(table: Table, state: State) -> State:
 
     Errors: Refusal RUN_FAILED when the round has no sum and no attempt is left.
     """
-    begun, number = time.monotonic(), len(state.rounds) + 1
+    begun, number = table.clock.now(), len(state.rounds) + 1
     state, gathered, refusals = _gathered(table, state, "train", number)
     if gathered.failure:
         raise _no_sum(table, state, number, gathered.failure, refusals)
@@ -70,7 +73,8 @@ def play(table: Table, state: State) -> State:
         state, memory=dict(memory), parameters=(state.parameters.astype(np.float64) + change).astype(np.float32)
     )
     row = _row(table, state, number, gathered, refusals)
-    row |= {"noisy_loss": loss, "noisy_accuracy": accuracy, "seconds": round(time.monotonic() - begun, 3)}
+    row |= {"noisy_loss": loss, "noisy_accuracy": accuracy}
+    row |= {"seconds": round(table.clock.now() - begun, 3), "elapsed": round(table.clock.now() - table.since, 3)}
     recent = [*state.rounds[-REMEMBERED:], row]
     row |= {name: _smoothed(recent, f"noisy_{name}") for name in ("loss", "accuracy")}
     return replace(state, rounds=(*state.rounds, row))
@@ -137,7 +141,7 @@ def _cohort(table: Table, state: State, place: tuple[Task, int, int]) -> tuple[i
 
     worth_waiting = len(Eligible(table.work.roster.ids, state.excluded, turn)) >= quorum
     seconds = 3 * table.job.aggregation.deadline_seconds if worth_waiting else 0.0
-    return cohort_of(table.work, wait_for(quorum, eligible, seconds), place)
+    return cohort_of(table.work, wait_for(quorum, eligible, seconds, table.clock), place)
 
 
 def _least(table: Table, task: Task) -> int:

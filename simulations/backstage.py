@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from client.site import read_site
@@ -21,6 +21,7 @@ class Backstage:
 
     train, held  of all sites together: what they train on, and what they hold out
     alone        training records of single sites by name: of all, or of some of a large population
+    held_of      what some sites, by id, hold out together
     digest       hex, of the records as the sites hold them
     """
 
@@ -28,17 +29,20 @@ class Backstage:
     train: Records
     held: Records
     alone: Mapping[str, Records]
+    held_of: Callable[[Sequence[int]], Records]
     digest: str
 
 
 def backstage_of(federation: FederationFolder, job: Job) -> Backstage:
     """Read every site's records, exactly as its agent reads and splits them. Never possible for a real coordinator."""
     parts = {site.name: _parts(site, job) for site in federation.sites}
+    held = {site.id: parts[site.name][1] for site in federation.sites}
     return Backstage(
         signer=Signer.load(federation.coordinator / "identity.key"),
         train=union([train for train, _ in parts.values()]),
         held=union([held for _, held in parts.values()]),
         alone={name: train for name, (train, _) in parts.items()},
+        held_of=lambda sites: union([held[site] for site in sites]),
         digest=files_digest(federation),
     )
 

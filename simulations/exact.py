@@ -24,10 +24,9 @@ from server.checkpoints import State
 from server.cohort import Patience
 from server.groups import grouped
 from server.opening import Notes
+from simulations.course import Course
 from simulations.engines.engine import Engine, Turn
-from simulations.faults import lost
 from simulations.ground import Ground
-from simulations.scenario import World
 
 _NONE = np.zeros(0, np.int64)
 
@@ -39,8 +38,8 @@ class ExactSums:
     nothing is charged. Noise, clips, weights and who takes part are the same; so is the model, up to that rounding.
     """
 
-    def __init__(self, work: Work, world: World, ground: Ground, engine: Engine):
-        self._work, self._world, self._ground, self._engine = work, world, ground, engine
+    def __init__(self, work: Work, course: Course, ground: Ground, engine: Engine):
+        self._work, self._course, self._ground, self._engine = work, course, ground, engine
         self._patience = Patience()
 
     def gather(
@@ -55,21 +54,26 @@ class ExactSums:
             groups = grouped(asked, count, fits=lambda group: len(group) >= quorum, draw=draw)
         except Refusal as refusal:
             return Gathered((), refusal.code, notes=notes)
-        parts = []
+        came, parts = self._came(asked, turn, notes), []
         for group in groups:
-            answered = tuple(site for site in group if self._answers(site, turn, notes))
+            answered = tuple(site for site in group if site in came)
             if len(answered) >= quorum and (part := self._part(turn, answered, state.clip, notes)):
                 parts.append(part)
         return Gathered(tuple(parts), None if len(parts) >= least else Code.E_TOO_FEW, notes=notes)
 
-    def _answers(self, site: int, turn: Turn, notes: Notes) -> bool:
-        """Whether the site's answer arrives; where not, it is left out of the next rounds as in a deployment."""
-        place = (site, turn.task, turn.round, turn.attempt)
-        silent = lost(self._world.seed, self._world.faults.dropout, place)
-        self._patience.note(site, silent=silent)
-        if silent:
-            notes.refused[site] = Code.SITE_UNREACHABLE
-        return not silent
+    def _came(self, asked: Sequence[int], turn: Turn, notes: Notes) -> frozenset[int]:
+        """The sites whose answers are here when the attempt closes; the others are left out of the next rounds, as in a
+        deployment.
+        """
+        begun, deadline = self._course.clock.now(), self._work.job.aggregation.deadline_seconds
+        fates = self._course.fates(asked, (turn.task, *turn.place), deadline)
+        self._course.wait(fates, begun, deadline)
+        came = frozenset(site for site, fate in fates.items() if fate.end == "answered")
+        for site in asked:
+            self._patience.note(site, silent=site not in came)
+            if site not in came:
+                notes.refused[site] = Code.SITE_UNREACHABLE
+        return came
 
     def _part(self, turn: Turn, sites: Sequence[int], clip: float, notes: Notes) -> Part | None:
         """The sum of these sites' answers; None if too few of them have one."""

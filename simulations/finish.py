@@ -21,11 +21,14 @@ from common.work import Work, model_of
 from deploy.provision import FederationFolder
 from simulations.audits.runs import HISTORY
 from simulations.backstage import Backstage, backstage_of
+from simulations.course import Course
 from simulations.planned import planned
 from simulations.rebuilt import told
 from simulations.report.page import build
 from simulations.scenario import Scenario
-from simulations.yardsticks import measure
+from simulations.turnout import printed, with_answers
+from simulations.turnout import told as turnout_of
+from simulations.yardsticks import accuracy, measure
 
 
 def refuse_to_overwrite(out: Path) -> None:
@@ -51,6 +54,8 @@ class Played(Protocol):
     def work(self) -> Work: ...
     @property
     def told(self) -> Mapping[str, str]: ...
+    @property
+    def course(self) -> Course | None: ...
 
 
 def finish(scenario: Scenario, done: Played, out: Path) -> dict[str, Any]:
@@ -68,10 +73,14 @@ def finish(scenario: Scenario, done: Played, out: Path) -> dict[str, Any]:
     table = json.loads((part / "run.json").read_text())
     history = sorted((result.parent / "history").glob("*.f32"))[1:]
     models = [np.frombuffer(path.read_bytes(), "<f4") for path in history]
-    found = measure(job, backstage, models or [_flat(part / "model.safetensors", job)])
+    last = _flat(part / "model.safetensors", job)
+    found = measure(job, backstage, models or [last])
     rows = [json.loads(line) for line in (part / "rounds.jsonl").read_text().splitlines()]
     if models:
         rows = [row | {"exact_accuracy": exact} for row, exact in zip(rows, found.curve, strict=True)]
+    if done.course and done.course.timed:
+        rows = with_answers(rows, done.course)
+        table["simulated"] = turnout_of(done.course, rows, lambda sites: accuracy(job, last, backstage.held_of(sites)))
     table |= {"accuracy": found.accuracy, "baselines": found.as_dict()}
     table["seeds"] = {"job": job.seed, "world": scenario.world.seed}
     table["world"] = {**told(scenario, backstage.digest), **done.told}
@@ -101,6 +110,7 @@ def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """The keys that `hushfed demo` and `hushfed simulate run` print, from run.json and the rounds.
 
     privacy.planned  whether its epsilon is one that nobody was charged, since sums were formed without masks
+    simulated        of a world with a clock: its hours, and what deadlines did; then times of rounds are by that clock
     """
     rounds = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
     privacy, baselines = table["job"]["privacy"], table["baselines"] or {}
@@ -125,6 +135,7 @@ def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:
         "seconds": table["seconds"],
         "seconds_per_round": round(sum(row["seconds"] for row in rounds) / max(1, len(rounds)), 3),
         "report": str(out / "report.html"),
+        **({"simulated": printed(table["simulated"])} if "simulated" in table else {}),
     }
 
 

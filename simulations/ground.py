@@ -101,6 +101,7 @@ class Ground:
             train=self.pool.take(train),
             held=self.pool.take(held),
             alone={self.name(site): self.train(site) for site in sites},
+            held_of=self.tested,
             digest=digest_of(list(self.pool.ids)),
         )
 

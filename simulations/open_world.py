@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from common.errors import Code, Refusal
@@ -10,7 +10,9 @@ from common.identity import Signer
 from common.secagg.rules import Rules
 from common.work import Work
 from server.checkpoints import State
+from server.clock import SYSTEM, Clock
 from server.closing import Before, Collected
+from simulations.course import Course
 from simulations.engines.engine import Engine
 from simulations.exact import ExactSums
 from simulations.ground import Ground
@@ -25,14 +27,20 @@ MOST_NAMED = 2**24  # sites named by all rounds of a record together; it is read
 class OpenWorld:
     """`server.reach.Reach` of sites that have no secrets. `signer` is made for the run."""
 
-    scenario: Scenario
     ground: Ground
     engine: Engine
     signer: Signer
+    course: Course
 
-    def present(self) -> range:
-        """All sites, always."""
-        return range(1, len(self.ground) + 1)
+    @property
+    def clock(self) -> Clock:
+        """See `Reach`."""
+        return self.course.clock if self.course.timed else SYSTEM
+
+    def present(self) -> Collection[int]:
+        """All sites that are up."""
+        everybody = range(1, len(self.ground) + 1)
+        return Here(everybody, self.course) if self.course.timed else everybody
 
     def offer(self, work: Work, run: bytes) -> Iterator[tuple[int, Code | None]]:
         """Nobody refuses here."""
@@ -42,12 +50,29 @@ class OpenWorld:
     def sums(self, work: Work, run: bytes, known: Mapping[int, str]) -> ExactSums:
         """See `Reach`."""
         del run, known
-        return ExactSums(work, self.scenario.world, self.ground, self.engine)
+        return ExactSums(work, self.course, self.ground, self.engine)
 
     def collect(self, work: Work, run: bytes, state: State, before: Before) -> Collected:
         """There are no ledgers."""
         del work, run, before
         return Collected(state, {}, {}, {})
+
+
+@dataclass(frozen=True)
+class Here(Collection[int]):
+    """The sites of a population that are up now, none of which is looked at before it is asked for."""
+
+    everybody: range
+    course: Course
+
+    def __contains__(self, site: object) -> bool:
+        return isinstance(site, int) and site in self.everybody and self.course.up(site)
+
+    def __len__(self) -> int:
+        return self.course.count()
+
+    def __iter__(self) -> Iterator[int]:
+        return (site for site in self.everybody if self.course.up(site))
 
 
 def population_of(scenario: Scenario, ground: Ground) -> Population:

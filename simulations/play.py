@@ -25,4 +25,6 @@ def play(scenario: Scenario, out: Path, *, engine: EngineName, workshop: Path | 
         done = simulate(scenario, Path(folder) / "federation", engine)
         result = finish(scenario, done, out)
     result["seconds"] = round(time.monotonic() - begun, 1)
+    if "simulated" in result:  # what it took here, and not what it took there
+        result["seconds_per_round"] = round((time.monotonic() - begun) / max(1, result["rounds"]), 3)
     return result

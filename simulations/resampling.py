@@ -47,8 +47,8 @@ class Resampled(Sequence[Rows]):
 
     def rows(self, sites: Rows) -> Rows:
         """Rows of many sites at once, [sites, records], ascending in each."""
-        first = _mixed(sites, self.seed) % np.uint64(self.pool)
-        stride = self._strides[_mixed(sites, self.seed + 1) % np.uint64(len(self._strides))]
+        first = mixed(sites, self.seed) % np.uint64(self.pool)
+        stride = self._strides[mixed(sites, self.seed + 1) % np.uint64(len(self._strides))]
         steps = np.arange(self.records, dtype=np.uint64)
         places = (first[:, None] + stride[:, None] * steps) % np.uint64(self.pool)
         return np.sort(self._order[places.astype(np.int64)], axis=1)
@@ -65,12 +65,12 @@ class Resampled(Sequence[Rows]):
         return np.array(good or [1], np.uint64)
 
 
-def _mixed(numbers: Rows, seed: int) -> NDArray[np.uint64]:
+def mixed(numbers: Rows, seed: int) -> NDArray[np.uint64]:
     """64 bits for each number that look independent. Source: splitmix64, Steele, Lea and Flood 2014, figure 17."""
     with np.errstate(over="ignore"):
         word = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         word += np.uint64(seed % 2**64) * np.uint64(0xD1B54A32D192ED03)
         word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed: NDArray[np.uint64] = word ^ (word >> np.uint64(31))
-    return mixed
+        found: NDArray[np.uint64] = word ^ (word >> np.uint64(31))
+    return found

@@ -14,23 +14,13 @@ from common.config import finite, load, naming, plain, read_table
 from common.data import Schema
 from common.errors import Code, Refusal
 from common.job import Job
-from common.ranges import share
 from simulations.datasets import dataset
+from simulations.faults import NO_FAULTS, FaultSettings
 from simulations.naming import site_name, site_names
 from simulations.partitioners import Partition
 from simulations.planting import CanarySettings
 
 EXAMPLES = ("clinics", "digits", "digits-crowd", "digits-local")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FaultSettings:
-    """What goes wrong in a simulated world, by seed. dropout: chance that a site's report of an attempt is lost."""
-
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        share(self.dropout, "world.faults.dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +65,7 @@ class World:
     lost_max: int | None = None
     masks_each: int = 0
     corrupt_max: int | None = None
-    faults: FaultSettings = FaultSettings()
+    faults: FaultSettings = NO_FAULTS
     names: str = "site"
     canaries: CanarySettings | None = None
     seeds: WorldSeeds = WorldSeeds()

@@ -3,100 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from client.craft import Craft
-from client.session import Session, open_session
 from common.errors import Code, Refusal
-from common.frames import unpack
 from common.identity import Signer
-from common.messages import LIMIT, AnyOrder, Envelope, WorkOrder
-from common.randomness import child_numpy
-from common.secagg.manifest import Manifest
-from common.secagg.pairwise.orders import AdvertiseOrder, AgreeOrder, MaskOrder, PairDealOrder, RevealOrder
 from common.work import Work, work_of
 from deploy.provision import FederationFolder
 from server.checkpoints import State
-from server.coordinator import RunSettings, run_job
+from server.clock import SYSTEM, Clock
+from server.closing import Before, Collected
+from server.coordinator import RESTART_SECONDS, RunSettings, run_job
 from server.gathering import Questions
 from server.job import prepared
 from server.reach import Asked
+from simulations.agents import Agents
 from simulations.ahead import Ahead
 from simulations.backstage import Backstage
+from simulations.course import Course, refuse_hopeless
 from simulations.engines.catalogue import EngineName, engine_of
-from simulations.engines.engine import Turn
-from simulations.faults import lost
 from simulations.ground import Ground
+from simulations.local_sites import LocalSites
 from simulations.open_world import OpenWorld, population_of
 from simulations.provision import settle
-from simulations.scenario import FaultSettings, Scenario
-
-STAGES = (AdvertiseOrder, PairDealOrder, MaskOrder, AgreeOrder, RevealOrder)
-
-
-@dataclass(frozen=True)
-class LocalSites:
-    """`Sites` without sockets: each frame is handed to a session and its answer handed back, one after the other.
-
-    ahead  computes the work of many sites before their sessions are asked; None: each session computes its own
-
-    Dropouts lose a report after the site has worked and been charged for it, as a broken line would; of an attempt by
-    pairwise masks, the answer to any of its stages. Which ones are lost depends on seed, site, round and attempt, and
-    on nothing else.
-    """
-
-    sessions: Mapping[int, Session]
-    faults: FaultSettings
-    seed: int
-    ahead: Ahead | None = None
-
-    def present(self) -> frozenset[int]:
-        """All sites."""
-        return frozenset(self.sessions)
-
-    def ask(
-        self, frames: bytes | Mapping[int, bytes], to: Collection[int], deadline_seconds: float
-    ) -> Iterator[tuple[int, bytes | None]]:
-        """See `server.gathering.Sites`."""
-        ordered = sorted(to)
-        at_once = self.ahead.at_once if self.ahead else max(1, len(ordered))
-        for start in range(0, len(ordered), at_once):
-            some = ordered[start : start + at_once]
-            if self.ahead:
-                _compute(self.ahead, frames[some[0]] if isinstance(frames, Mapping) else frames, some)
-            for site in some:
-                frame = frames[site] if isinstance(frames, Mapping) else frames
-                answer = self.sessions[site].handle(frame)
-                yield site, None if self._lost(site, frame) else answer
-
-    def _lost(self, site: int, frame: bytes) -> bool:
-        order = _order(frame) if self.faults.dropout else None
-        if not isinstance(order, WorkOrder | AdvertiseOrder | PairDealOrder | MaskOrder | AgreeOrder | RevealOrder):
-            return False
-        place = (site, order.task, order.round, order.attempt)
-        if not lost(self.seed, self.faults.dropout, place):
-            return False
-        stage = child_numpy(self.seed, "stage of dropout", *place).integers(len(STAGES))
-        return isinstance(order, WorkOrder | STAGES[stage])
-
-
-def _compute(ahead: Ahead, frame: bytes, sites: Sequence[int]) -> None:
-    """Have the work of an order computed for all these sites. Orders of one attempt differ in nothing that matters."""
-    order = _order(frame)
-    if isinstance(order, WorkOrder | AdvertiseOrder):
-        parameters = np.frombuffer(order.parameters, "<f4").astype(np.float32)
-        ahead.compute(Turn(order.task, order.round, order.attempt, parameters), sites)
-
-
-def _order(frame: bytes) -> AnyOrder:
-    """The order inside a frame that this process sealed itself."""
-    order: AnyOrder = unpack(AnyOrder, unpack(Envelope, frame, LIMIT).body, LIMIT)  # type: ignore[arg-type]  # a union
-    return order
+from simulations.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -105,13 +38,15 @@ class Finished:
 
     federation  its folders; where sums are exact and sites have none, what stands for them
     told        the engine, as the record names it
+    course      what went wrong when
     """
 
     federation: FederationFolder | Backstage
     record: Path
     state: State
     work: Work
-    told: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, str]
+    course: Course
 
 
 def simulate(scenario: Scenario, folder: Path, engine: EngineName = EngineName.PROCESS) -> Finished:
@@ -136,14 +71,16 @@ def _exact(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
     if folder.exists() and any(folder.iterdir()):
         raise Refusal(Code.FILE_EXISTS, f"{folder} not used", "it is not empty", "Name a new folder")
     ground = Ground(scenario)
-    roster = population_of(scenario, ground)
+    roster, world = population_of(scenario, ground), scenario.world
     work = work_of(prepared(scenario.job, roster), roster)
+    course = Course(world.faults, world.seed, roster)
+    refuse_hopeless(work.job, world.faults, world.seed, roster)
     computed = engine_of(engine, work, ground)
     settings = RunSettings(federation=folder, job=folder / "job.toml", state=folder / "state", durable=False)
     signer = Signer.generate()
     with contextlib.closing(computed):
-        state = run_job(work, OpenWorld(scenario, ground, computed, signer), settings)
-    return Finished(ground.backstage(signer), settings.result, state, work, computed.told)
+        state = run_job(work, OpenWorld(ground, computed, signer, course), settings)
+    return Finished(ground.backstage(signer), settings.result, state, work, computed.told, course)
 
 
 def _masked(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
@@ -157,25 +94,34 @@ def _masked(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
         durable=False,
     )
     world = scenario.world
+    course = Course(world.faults, world.seed, federation.manifest)
+    refuse_hopeless(work.job, world.faults, world.seed, federation.manifest)
     with contextlib.ExitStack() as stack:
         ahead = None
         if engine is not EngineName.LOOP and not world.canaries:  # canaries stand in sites' files only
             computed = stack.enter_context(contextlib.closing(engine_of(engine, work, Ground(scenario))))
             ahead = Ahead(work, computed)
-        sessions = stack.enter_context(open_sessions(federation, ahead))
-        sites = LocalSites(sessions, world.faults, world.seed, ahead)
-        state = run_job(work, Asked(_questions(sites, federation.manifest, federation.coordinator)), settings)
+        agents = stack.enter_context(Agents(federation.sites, ahead))
+        state = run_job(work, _reach(federation, LocalSites(agents, course, ahead)), settings)
         told = ahead.told if ahead else {"engine": "loop", "kernel": "loop"}
-    return Finished(federation, settings.result, state, work, told)
+    return Finished(federation, settings.result, state, work, told, course)
 
 
-@contextlib.contextmanager
-def open_sessions(federation: FederationFolder, craft: Craft | None = None) -> Iterator[dict[int, Session]]:
-    """The session of every site of the folder, by id. craft: how their updates are computed, if not by themselves."""
-    with contextlib.ExitStack() as stack:
-        opened = ((site.id, open_session(site.settings, craft, durable=False)) for site in federation.sites)
-        yield {number: stack.enter_context(session) for number, session in opened}
+@dataclass(frozen=True)
+class _Asked(Asked):
+    """`Reach` of a world that is over once every site has shown its ledger."""
+
+    course: Course = field(kw_only=True)
+
+    def collect(self, work: Work, run: bytes, state: State, before: Before) -> Collected:
+        """See `Reach`."""
+        self.course.end()
+        return super().collect(work, run, state, before)
 
 
-def _questions(sites: LocalSites, manifest: Manifest, coordinator: Path) -> Questions:
-    return Questions(sites, manifest, Signer.load(coordinator / "identity.key"))
+def _reach(federation: FederationFolder, sites: LocalSites) -> _Asked:
+    """How the run reaches its sites: by the world's clock where it has one, and then as patient as a deployment."""
+    course, signer = sites.course, Signer.load(federation.coordinator / "identity.key")
+    clock: Clock = course.clock if course.timed else SYSTEM
+    questions = Questions(sites, federation.manifest, signer, clock)
+    return _Asked(questions, RESTART_SECONDS if course.timed else 0.0, course=course)

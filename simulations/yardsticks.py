@@ -55,7 +55,7 @@ def measure(job: Job, backstage: Backstage, models: Sequence[Flat]) -> Yardstick
     found = Baselines(reached(build, task, backstage.train, backstage.held), tuple(alone.values()))
     return Yardsticks(
         records=len(backstage.held),
-        curve=tuple(_accuracy(job, flat, backstage.held) for flat in models),
+        curve=tuple(accuracy(job, flat, backstage.held) for flat in models),
         pooled=found.pooled,
         alone=alone,
         alone_mean=found.alone_mean,
@@ -63,7 +63,8 @@ def measure(job: Job, backstage: Backstage, models: Sequence[Flat]) -> Yardstick
 
 
 @torch.no_grad()
-def _accuracy(job: Job, parameters: Flat, held: Records) -> float | None:
+def accuracy(job: Job, parameters: Flat, held: Records) -> float | None:
+    """Share of these records that the model with these parameters tells right; None of no record."""
     if not len(held):
         return None
     task, model = job.training.task(job.data.classes), model_of(job)

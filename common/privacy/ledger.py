@@ -17,7 +17,7 @@ from common.identity import Signer
 from common.privacy.accounting import ONLINE
 from common.privacy.chain import chain_of, verify_public
 from common.privacy.entries import GENESIS, Entry, Kind, Line, check_signature, signed, tampered
-from common.privacy.ledger_file import LedgerFile, connected, locked, rolled_back
+from common.privacy.ledger_file import LedgerFile, connected, locked, rolled_back, unlock
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.spending import Spending, spending
 
@@ -162,7 +162,7 @@ class Ledger:
         """Let go of the file; another process may then open it."""
         self._connection.close()
         if self._lock >= 0:
-            os.close(self._lock)
+            unlock(self._lock)
         self._lock = -1
 
     def __enter__(self) -> Ledger:

@@ -65,6 +65,12 @@ def locked(path: Path) -> int:
     return handle
 
 
+def unlock(handle: int) -> None:
+    """Let go of what `locked` gave, also where a process that was forked off still has the file."""
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)
+
+
 def connected(path: Path, *, durable: bool = True) -> sqlite3.Connection:
     """The database at `path`, or a new one. Errors: Refusal LEDGER_TAMPERED if the path is no file's.
 

@@ -37,6 +37,7 @@ def findings(run: Run, tolerance: Tolerance, sensitive: Sequence[str]) -> dict[s
         "refusals": _refusals(run),
         "artifacts": artifacts(run),
         "planted": _planted(run),
+        "simulated": _simulated(run),
         **kept(run),
     }
 
@@ -101,6 +102,19 @@ def _participation(run: Run, row: Mapping[str, Any], entry: Mapping[str, Any]) -
         "refusals": refused,
         "has_ledger": site in run.ledgers,
         "bytes": sum(sent) if sent else None,
+    }
+
+
+def _simulated(run: Run) -> dict[str, Any] | None:
+    """Of a world with a clock: how the orders of work ended, and what that did to slow sites; None of any other run."""
+    told = run.facts.get("simulated")
+    if not isinstance(told, dict):
+        return None
+    answers, slow = (part if isinstance(part, dict) else {} for part in (told.get("answers"), told.get("slow")))
+    return {
+        "answers": {name: _number(count) for name, count in answers.items()},
+        "late": _number(told.get("late")),
+        "slow": {name: _number(slow.get(name)) for name in ("share", "summed", "weight", "accuracy")},
     }
 
 

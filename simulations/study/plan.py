@@ -15,7 +15,7 @@ from simulations.engines.catalogue import EngineName
 from simulations.scenario import EXAMPLES, found, parted, put
 from simulations.study.gates import Gate, gate_of
 
-STUDIES = ("splits", "epsilons")
+STUDIES = ("splits", "epsilons", "deadline")
 SET_BY_STUDY = ("world.seed", "world.seeds", "job.seed")
 
 
@@ -42,6 +42,7 @@ class Study:
     exclude   combinations to leave out: rows of which every setting named here has the value given here
     twin      settings to replace in the twin without privacy that every private cell has, besides what must change
     gates     "METRIC.low" (or mean, high) = ">= NUMBER": what must hold in every row
+    target    accuracy of which the table of worlds with a clock says after how many hours it was reached
     workers   processes at a time; as many as there are processors, if left out
     """
 
@@ -56,6 +57,7 @@ class Study:
     exclude: tuple[dict[str, Any], ...] = ()
     twin: dict[str, Any] = field(default_factory=dict)
     gates: dict[str, str] = field(default_factory=dict)
+    target: float | None = None
 
     def __post_init__(self) -> None:
         one_of(self.engine, "engine", [each.value for each in EngineName])
@@ -69,6 +71,8 @@ class Study:
             _refuse_bare(arm, "arms")
         for table in (self.changes, self.grid, self.twin, *self._every_arm()):
             _refuse_seeds(table)
+        if self.target is not None:
+            finite(self.target, "target", above=0, at_most=1)
         _ = self.limits
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from common.errors import Code, Refusal
@@ -13,6 +14,7 @@ from simulations.play import play
 from simulations.scenario import scenario_of_table
 from simulations.study.results import Result, failure_of, result_of
 from simulations.study.store import FAULT, RUN
+from simulations.turnout import curve_of
 
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
@@ -27,7 +29,8 @@ def play_cell(form: bytes, folder: Path) -> Result:
     table = json.loads(form)
     try:
         scenario, engine = scenario_of_table(table["scenario"]), EngineName(table["engine"])
-        return result_of(play(scenario, folder / RUN, engine=engine, workshop=folder))
+        result = result_of(play(scenario, folder / RUN, engine=engine, workshop=folder))
+        return replace(result, curve=_curve(folder / RUN)) if scenario.world.faults.timed else result
     except Exception as error:
         if of_disk := _of_disk(error):
             raise of_disk from error
@@ -36,6 +39,10 @@ def play_cell(form: bytes, folder: Path) -> Result:
         (folder / FAULT).write_text(traceback.format_exc(), encoding="utf-8")
         why = f"unexpected {type(error).__name__}, see {FAULT}"
         return Result(status="error", code=Code.INTERNAL.value, why=why)
+
+
+def _curve(run: Path) -> tuple[tuple[float, float], ...]:
+    return curve_of([json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()])
 
 
 def _of_disk(error: BaseException | None) -> OSError | None:

@@ -20,8 +20,13 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "rounds": ("rounds",),
     "sites": ("sites",),
 }
-METRICS = (*PLACES, TWIN, FAILED)
-SHARES = frozenset({"accuracy", "pooled_accuracy", "alone_accuracy", TWIN, FAILED})
+# The same, of worlds with a clock.
+CLOCKED: Mapping[str, tuple[str, ...]] = {
+    name: ("simulated", name) for name in ("hours", "late", "slow_weight", "slow_accuracy")
+}
+TO_TARGET = "hours_to_target"  # on the world's clock, until the study's target was reached
+METRICS = (*PLACES, *CLOCKED, TO_TARGET, TWIN, FAILED)
+SHARES = frozenset({"accuracy", "pooled_accuracy", "alone_accuracy", "late", "slow_accuracy", TWIN, FAILED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,7 @@ class Result:
     status   "diverged": training left the finite numbers; "error": a refusal or a fault, named by `code`
     why      of a failure, in words
     metrics  by name of METRICS; None is undefined. Empty after a failure
+    curve    of a world with a clock: hours at the end of each round, and the accuracy then
     seconds  of wall clock; never part of a table, for it differs from run to run
     """
 
@@ -38,12 +44,18 @@ class Result:
     code: str = ""
     why: str = ""
     metrics: dict[str, float | None] = field(default_factory=dict)
+    curve: tuple[tuple[float, float], ...] = ()
     seconds: float = 0.0
+
+    def reached(self, accuracy: float) -> float | None:
+        """Hours until a round ended with this accuracy; None if none did, or the world has no clock."""
+        return next((hours for hours, found in self.curve if found >= accuracy), None)
 
 
 def result_of(summary: Mapping[str, Any]) -> Result:
     """The result of a run that ended, from the summary that `play` gave."""
-    metrics = {name: _figure(summary, place) for name, place in PLACES.items()}
+    places = {**PLACES, **CLOCKED} if "simulated" in summary else PLACES
+    metrics = {name: _figure(summary, place) for name, place in places.items()}
     if any(value is not None and not math.isfinite(value) for value in metrics.values()):
         return Result(status="diverged", code=Code.UPDATE_INVALID.value, why="a figure of the run is not finite")
     return Result(status="completed", metrics=metrics, seconds=float(summary.get("seconds") or 0.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.config import plain
@@ -12,7 +12,7 @@ from simulations.audits.intervals import Interval, Verdict
 from simulations.study.cells import Cell, Row, rows_of
 from simulations.study.gates import judged, together
 from simulations.study.plan import Study
-from simulations.study.results import FAILED, PLACES, TWIN, Result
+from simulations.study.results import CLOCKED, FAILED, PLACES, TO_TARGET, TWIN, Result
 from simulations.study.statistics import Estimate, estimate, rate
 from simulations.study.store import Found, Store
 
@@ -21,12 +21,16 @@ STATUSES = ("completed", "diverged", "error", "missing")
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one cell of a row. stale: the result was made by other code, and there is none by this."""
+    """What is known of one cell of a row.
+
+    stale   the result was made by other code, and there is none by this      target  the study's, if it has one
+    """
 
     id: str
     result: Result | None
     twin: Result | None
     stale: bool
+    target: float | None = None
 
     @property
     def status(self) -> str:
@@ -35,6 +39,8 @@ class Entry:
 
     def figure(self, metric: str) -> float | None:
         """The cell's figure; None where it failed, is missing, or has none."""
+        if metric == TO_TARGET:
+            return self.result.reached(self.target) if self.result and self.target is not None else None
         result, name = (self.twin, "accuracy") if metric == TWIN else (self.result, metric)
         return result.metrics.get(name) if result and self.result and self.result.status == "completed" else None
 
@@ -114,7 +120,8 @@ def table_of(store: Store, study: Study, code: str) -> Table:
     others = store.others(ids)
     lines = []
     for number, row in enumerate(rows, 1):
-        entries = tuple(_entry(row, place, code, results, others) for place in range(len(row.cells)))
+        found = (_entry(row, place, code, results, others) for place in range(len(row.cells)))
+        entries = tuple(replace(entry, target=study.target) for entry in found)
         line = Line(number, row.settings, entries)
         lines.append(Line(number, row.settings, entries, _gates(study, line)))
     return Table(study, tuple(lines))
@@ -146,7 +153,8 @@ def _gates(study: Study, line: Line) -> dict[str, Verdict]:
 
 def _as_dict(line: Line) -> dict[str, Any]:
     failed = line.failed
-    made = {metric: line.estimate(metric) for metric in (*PLACES, TWIN)}
+    timed = [metric for metric in (*CLOCKED, TO_TARGET) if line.figures(metric)]
+    made = {metric: line.estimate(metric) for metric in (*PLACES, *timed, TWIN)}
     return {
         "row": line.number,
         "settings": dict(line.settings),

@@ -9,20 +9,31 @@ from common.printing import clean
 from simulations.audits.intervals import Interval
 from simulations.study.comparison import Compared, Comparison
 from simulations.study.grid import word
-from simulations.study.results import FAILED, SHARES, TWIN
+from simulations.study.results import FAILED, SHARES, TO_TARGET, TWIN
 from simulations.study.statistics import Estimate
 from simulations.study.table import STATUSES, Line, Table
 
 COLUMNS: Mapping[str, str] = {"pooled_accuracy": "pooled", "alone_accuracy": "alone", TWIN: "not private"}
+CLOCK_COLUMNS: Mapping[str, str] = {
+    "hours": "hours",
+    "rounds": "rounds",
+    TO_TARGET: "to target",
+    "late": "late",
+    "slow_weight": "slow weight",
+    "slow_accuracy": "slow accuracy",
+}
 FIGURES = ("row", "accuracy", "epsilon", "sd", "detects", "cells", *COLUMNS.values())
 
 
 def table_text(table: Table) -> str:
     """The table for a person. Accuracies in percent: mean, half the 95 % interval, number of cells with a figure."""
-    axes = _heads(table.lines)
+    timed = any(line.estimate("hours") for line in table.lines)
+    axes = _heads(table.lines, (*FIGURES, *CLOCK_COLUMNS.values()) if timed else FIGURES)
     gates = list(table.lines[0].gates)
     private = any(line.estimate("epsilon") for line in table.lines)
     columns = {metric: head for metric, head in COLUMNS.items() if metric != TWIN or private}
+    if timed:
+        columns |= {each: head for each, head in CLOCK_COLUMNS.items() if each != TO_TARGET or table.study.target}
     rows = [["row", *axes.values(), "accuracy", "sd", "detects", *columns.values()]]
     rows[0] += [*(["epsilon"] if private else []), "cells", *gates]
     for line in table.lines:
@@ -32,12 +43,12 @@ def table_text(table: Table) -> str:
         row += [_cell(line, metric) for metric in columns]
         row += [_largest(line)] if private else []
         rows.append([*row, _counts(line), *(line.gates[gate].value for gate in gates)])
-    return "\n".join([*_aligned(rows), "", *_legend(table)]) + "\n"
+    return "\n".join([*_aligned(rows), "", *_legend(table, timed=timed)]) + "\n"
 
 
 def comparison_text(found: Comparison) -> str:
     """The comparison for a person."""
-    axes = _heads([row.line for row in found.rows])
+    axes = _heads([row.line for row in found.rows], FIGURES)
     rows = [["row", *axes.values(), f"{found.metric} less baseline", "detects", "p (Holm)", "says", "failed"]]
     for each in found.rows:
         settings = [word(each.line.settings[axis]) for axis in axes]
@@ -100,14 +111,14 @@ def _share(found: Interval | None) -> str:
     return f"{_scaled(FAILED, found.value)} [{_scaled(FAILED, found.low)}, {_scaled(FAILED, found.high)}]"
 
 
-def _heads(lines: Sequence[Line]) -> dict[str, str]:
-    """By axis the shortest end of its dotted name that no other column has."""
+def _heads(lines: Sequence[Line], taken: Sequence[str]) -> dict[str, str]:
+    """By axis the shortest end of its dotted name that no other column has. taken: names of columns of figures."""
     axes = list(dict.fromkeys(axis for line in lines for axis in line.settings))
     heads: dict[str, str] = {}
     for axis in axes:
         parts = axis.split(".")
         ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
-        free = [e for e in ends if e not in FIGURES and not any(o.endswith(f".{e}") for o in axes if o != axis)]
+        free = [e for e in ends if e not in taken and not any(o.endswith(f".{e}") for o in axes if o != axis)]
         heads[axis] = free[0] if free else axis
     return heads
 
@@ -124,14 +135,20 @@ LEGEND = """\
 Mean ±half of the 95 % interval (cells with a figure). detects: the difference from another such row that these seeds
 find in four cases of five. pooled: one model on all records; alone: each site's own; not private: the same cells
 without clip and noise. epsilon: the largest of the row's cells; planned, and not charged, where sums are exact."""
+TIMED = """\
+hours: on the world's clock, until the last round closed. late: answers after the deadline, of all that were begun. Slow
+sites take more than twice the median; weight: their part of the records summed, over their part of all."""
 HINTS = {
     "stale": "stale: made by other code or libraries; `hushfed simulate resume` plays these cells again.",
     "incomplete": "missing: not played yet; `hushfed simulate resume` goes on.",
 }
 
 
-def _legend(table: Table) -> list[str]:
+def _legend(table: Table, *, timed: bool) -> list[str]:
     seeds = table.study.seeds
     lines = [f"{clean(table.study.name)}: {table.status}; {seeds.n} seeds of root {seeds.root}.", LEGEND]
+    lines += [TIMED] if timed else []
+    if timed and table.study.target:
+        lines.append(f"to target: hours until a round ended with {100 * table.study.target:.4g} % accuracy.")
     lines += [HINTS[table.status]] if table.status in HINTS else []
     return lines + ([f"gates: {table.verdict.value}"] if table.verdict is not None else [])

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import Code, Refusal
+from server.clock import SystemClock
 from server.cohort import FINAL, Eligible, Patience, cohort_of, wait_for
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ def test_those_who_pause_come_back_when_the_quorum_needs_them() -> None:
 
 def test_waiting_ends_with_the_quorum_or_with_a_refusal() -> None:
     arriving = iter([{1}, {1, 2}, {1, 2, 3}])
-    assert tuple(wait_for(2, lambda: Eligible(next(arriving), (2,)), 5.0, pause=0.0)) == (1, 3)
+    assert tuple(wait_for(2, lambda: Eligible(next(arriving), (2,)), 5.0, SystemClock(0.0))) == (1, 3)
     with pytest.raises(Refusal, match=r"with 1 sites: the quorum is 2, and 1 sites have refused") as refused:
-        wait_for(2, lambda: Eligible({1, 2}, (2,)), 0.01, pause=0.005)
+        wait_for(2, lambda: Eligible({1, 2}, (2,)), 0.01, SystemClock(0.005))
     assert refused.value.code is Code.E_TOO_FEW
 
 

@@ -34,6 +34,7 @@ KEYS = {
     "sites",
     "refusals",
     "seconds",
+    "elapsed",
     "epsilon",
     "bytes",
 }

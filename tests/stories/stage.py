@@ -32,9 +32,12 @@ from server.coordinator import RunSettings, run_job
 from server.gathering import Questions, Sites
 from server.job import prepared
 from server.reach import Asked
+from simulations.agents import Agents
+from simulations.course import Course
 from simulations.demo import Deployment, deploy, play, without_nothing
-from simulations.scenario import FaultSettings, Scenario, example, read_scenario
-from simulations.world import LocalSites, open_sessions
+from simulations.faults import FaultSettings
+from simulations.local_sites import LocalSites
+from simulations.scenario import Scenario, example, read_scenario
 
 ROOT = Path(__file__).parents[2]
 DELTA = 1e-5
@@ -120,8 +123,8 @@ def rehearse(folder: FederationFolder, scenario: Scenario, name: str, around: Ca
     coordinator = folder.coordinator
     work = work_of(prepared(scenario.job, folder.manifest), folder.manifest)
     settings = RunSettings(federation=coordinator, job=coordinator / "job.toml", state=coordinator / name)
-    with open_sessions(folder) as sessions:
-        sites = around(LocalSites(sessions, FaultSettings(), scenario.world.seed))
+    with Agents(folder.sites) as agents:
+        sites = around(LocalSites(agents, Course(FaultSettings(), scenario.world.seed, folder.manifest)))
         signer = Signer.load(coordinator / "identity.key")
         return run_job(work, Asked(Questions(sites, folder.manifest, signer)), settings)
 

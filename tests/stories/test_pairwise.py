@@ -10,8 +10,8 @@ import pytest
 from common.secagg.pairwise.orders import MaskOrder
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
+from simulations.local_sites import LocalSites, order_in
 from simulations.provision import settle
-from simulations.world import LocalSites, _order
 from tests.stories.stage import (
     Act,
     bereaved,
@@ -71,7 +71,7 @@ class Without:
         self, frames: bytes | Mapping[int, bytes], to: Collection[int], deadline_seconds: float
     ) -> Iterator[tuple[int, bytes | None]]:
         for site, answer in self._sites.ask(frames, to, deadline_seconds):
-            order = _order(frames[site] if isinstance(frames, Mapping) else frames)
+            order = order_in(frames[site] if isinstance(frames, Mapping) else frames)
             lost = isinstance(order, MaskOrder) and (order.number, SITES[site - 1]) == (1, VICTIM)
             yield site, None if lost else answer
 

@@ -14,11 +14,14 @@ from common.privacy.chain import verify_public
 from common.privacy.entries import Kind
 from deploy.up import Federation
 from server.coordinator import RunSettings, run
+from simulations.agents import Agents
 from simulations.audits.privacy import audit
 from simulations.audits.runs import read_run
+from simulations.course import Course
 from simulations.demo import Deployment, play
-from simulations.scenario import FaultSettings
-from simulations.world import LocalSites, simulate
+from simulations.faults import FaultSettings
+from simulations.local_sites import LocalSites
+from simulations.world import simulate
 from tests.stories.stage import (
     Act,
     act,
@@ -178,7 +181,7 @@ def test_a_run_that_is_not_resumed_is_not_overwritten(resumed: tuple[Act, Any]):
     before = {path: path.read_bytes() for path in result.rglob("*") if path.is_file()}
     settings = RunSettings(federation=played.folder.coordinator, job=played.job, state=played.state)
     with pytest.raises(Refusal, match="it holds a run already"):
-        run(LocalSites({}, FaultSettings(), 0), settings)
+        run(LocalSites(Agents(()), Course(FaultSettings(), 0, played.folder.manifest)), settings)
     assert {path: path.read_bytes() for path in result.rglob("*") if path.is_file()} == before
 
 

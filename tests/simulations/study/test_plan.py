@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as some
 
 from common.config import load, plain
 from common.errors import Code, Refusal
+from simulations.faults import FaultSettings
 from simulations.partitioners import Kind
 from simulations.study.cells import ROLES, Row, cells_of, check, rows_of, seed_of
 from simulations.study.plan import STUDIES, Seeds, Study, found_study, is_study, read_study, study_of
@@ -193,7 +195,8 @@ def test_a_scenario_may_be_named_or_lie_beside_the_study(tmp_path: Path) -> None
 
 def test_the_file_in_the_documentation_is_a_study(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "deploy" / "docs" / "studies.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    block, faults = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert load(FaultSettings, tomllib.loads(faults)["world"]["faults"]).timed
     (tmp_path / "study.toml").write_text(block, encoding="utf-8")
     made = rows_of(read_study(tmp_path / "study.toml"))
     check(made)

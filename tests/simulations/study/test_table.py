@@ -241,6 +241,40 @@ def test_columns_are_called_by_what_tells_them_apart(tmp_path: Path) -> None:
     assert head[:5] == ["row", "learning_rate", "noise", "sites", "rounds"]
 
 
+CURVE = ((1.0, 0.5), (2.0, 0.86), (4.0, 0.84), (5.0, 0.93))
+
+
+def clocked(cell: Cell, number: int) -> Result:
+    """A world with a clock; its second seed never comes near the target."""
+    figures = {"hours": 5.0 + number, "rounds": 4.0, "late": 0.25, "slow_weight": 0.5, "slow_accuracy": 0.7}
+    curve = CURVE[:1] if number == 1 else CURVE
+    return Result(status="completed", metrics={"accuracy": 0.9, **figures}, curve=curve)
+
+
+def test_a_world_with_a_clock_shows_its_hours_and_when_the_target_was_reached(tmp_path: Path) -> None:
+    """Must: count a seed that never reached it as one without a figure. Must not: show a clock that there is not."""
+    store, study = filled(tmp_path / "s", clocked, target=0.85)
+    shown = table_text(table_of(store, study, "code"))
+    head, _, row = shown.splitlines()[:3]
+    for name in ("hours", "rounds", "to target", "late", "slow weight", "slow accuracy"):
+        assert name in head
+    assert "2 ±0 (4/5)" in row
+    assert "25.0 ±0.0 (5)" in row
+    assert "85 % accuracy" in shown
+    told = table_of(store, study, "code").as_dict()["rows"][0]["metrics"]
+    assert told["hours_to_target"]["mean"] == 2.0
+    assert compare(table_of(store, study, "code"), metric="late").rows[0].found is not None
+    other = table(tmp_path / "t")
+    assert "late" not in table_text(other)
+    assert "hours" not in other.as_dict()["rows"][0]["metrics"]
+
+
+@pytest.mark.parametrize("target", [0, 1.5, "high"])
+def test_a_target_is_an_accuracy(target: Any) -> None:
+    with pytest.raises(Refusal):
+        study_of(study_table(target=target))
+
+
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal) as found:
         planned(Store(tmp_path))
