@@ -29,6 +29,7 @@ from server.reach import Asked
 from simulations.ahead import Ahead
 from simulations.backstage import Backstage
 from simulations.engines.catalogue import EngineName, engine_of
+from simulations.engines.cluster import ClusterSettings
 from simulations.engines.engine import Turn
 from simulations.faults import lost
 from simulations.ground import Ground
@@ -114,10 +115,16 @@ class Finished:
     told: Mapping[str, str] = field(default_factory=dict)
 
 
-def simulate(scenario: Scenario, folder: Path, engine: EngineName = EngineName.PROCESS) -> Finished:
+def simulate(
+    scenario: Scenario,
+    folder: Path,
+    engine: EngineName = EngineName.PROCESS,
+    cluster: ClusterSettings | None = None,
+) -> Finished:
     """Play the whole scenario under the new or empty `folder`, where its run directory lies then.
 
-    engine  how updates are computed (`simulations.engines`); the result is the same up to rounding
+    engine   how updates are computed (`simulations.engines`); the result is the same up to rounding
+    cluster  that of the engine ray, if not the environment's
     Errors: Refusal of every kind that a deployment knows.
 
     >>> import tempfile
@@ -128,17 +135,17 @@ def simulate(scenario: Scenario, folder: Path, engine: EngineName = EngineName.P
     2
     """
     torch.set_num_threads(1)  # sums in one order, so that a world can be repeated bit for bit
-    return (_masked if scenario.world.sums == "masked" else _exact)(scenario, folder, engine)
+    return (_masked if scenario.world.sums == "masked" else _exact)(scenario, folder, engine, cluster)
 
 
-def _exact(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
+def _exact(scenario: Scenario, folder: Path, engine: EngineName, cluster: ClusterSettings | None) -> Finished:
     """Without masks, orders and ledgers."""
     if folder.exists() and any(folder.iterdir()):
         raise Refusal(Code.FILE_EXISTS, f"{folder} not used", "it is not empty", "Name a new folder")
     ground = Ground(scenario)
     roster = population_of(scenario, ground)
     work = work_of(prepared(scenario.job, roster), roster)
-    computed = engine_of(engine, work, ground)
+    computed = engine_of(engine, work, ground, cluster)
     settings = RunSettings(federation=folder, job=folder / "job.toml", state=folder / "state", durable=False)
     signer = Signer.generate()
     with contextlib.closing(computed):
@@ -146,7 +153,7 @@ def _exact(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
     return Finished(ground.backstage(signer), settings.result, state, work, computed.told)
 
 
-def _masked(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
+def _masked(scenario: Scenario, folder: Path, engine: EngineName, cluster: ClusterSettings | None) -> Finished:
     """Every site with its session, its keys and its ledger; the engine computes, and the sessions do all else."""
     federation = settle(scenario, folder)
     work = work_of(prepared(scenario.job, federation.manifest), federation.manifest)
@@ -160,8 +167,8 @@ def _masked(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
     with contextlib.ExitStack() as stack:
         ahead = None
         if engine is not EngineName.LOOP and not world.canaries:  # canaries stand in sites' files only
-            computed = stack.enter_context(contextlib.closing(engine_of(engine, work, Ground(scenario))))
-            ahead = Ahead(work, computed)
+            computed = engine_of(engine, work, Ground(scenario), cluster)
+            ahead = Ahead(work, stack.enter_context(contextlib.closing(computed)))
         sessions = stack.enter_context(open_sessions(federation, ahead))
         sites = LocalSites(sessions, world.faults, world.seed, ahead)
         state = run_job(work, Asked(_questions(sites, federation.manifest, federation.coordinator)), settings)
