@@ -36,7 +36,7 @@ with warnings.catch_warnings():  # it would have warnings of the whole process s
     from flwr.simulation import run_simulation
     from flwr.simulation.ray_transport.ray_actor import pool_size_from_resources
 
-POLL_SECONDS, LOOK_SECONDS = 0.005, 2.0
+POLL_SECONDS, LOOK_SECONDS, LAST_SECONDS = 0.005, 2.0, 5.0
 
 telemetry.FLWR_TELEMETRY_ENABLED = "0"
 telemetry.state["source"] = "unavailable"  # or a number would be drawn for this machine and kept in the home folder
@@ -121,13 +121,13 @@ class Runtime:
         return found
 
     def close(self) -> None:
-        """End workers and runtime; what they still compute is not waited for."""
+        """End workers and runtime. What they compute is not waited for; one that does not even die is left to Ray."""
         self._stop.set()
         self._asked.put(None)
         for actor in list(self._actors.values()):
             with suppress(Exception):  # it is gone already
                 ray.kill(actor)
-        self._thread.join()
+        self._thread.join(LAST_SECONDS)
 
     def _run(self) -> None:
         """The life of the thread: whoever waits when it ends is told so."""

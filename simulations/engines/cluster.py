@@ -20,7 +20,7 @@ from common.errors import Code, Refusal
 
 ADDRESS, CPUS, GPUS = "RAY_ADDRESS", "HUSHFED_RAY_CPUS", "HUSHFED_RAY_GPUS"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # the second ends a warning
-LONGEST_FOLDER = 30  # bytes; Ray puts sockets under it, whose paths may have 107
+LONGEST_FOLDER = 20  # bytes; sockets lie some way under it, and their paths may have 107
 LOOK_SECONDS = 5.0
 
 

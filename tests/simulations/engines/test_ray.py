@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,13 +21,12 @@ from simulations.engines.catalogue import EngineName, engine_of
 from simulations.engines.cluster import ClusterSettings
 from simulations.engines.engine import Engine
 from simulations.engines.ray_engine import RayEngine
+from simulations.flower import Runtime
 from simulations.ground import Ground
 from simulations.world import Finished, simulate
-from tests.simulations.engines.ray_machines import Machines, machines
+from tests.simulations.engines.ray_machines import Machines, is_worker, left_behind, machines
 from tests.simulations.engines.test_engines import SITES, WEIGHTS, close_to, first_turn, world
 from tests.worlds import scenario
-
-LONG = {"job.training.local_steps": 3000}  # so long that a worker can be taken away meanwhile
 
 
 @pytest.fixture(scope="module")
@@ -133,25 +133,48 @@ def test_a_second_use_of_ray_in_one_process_is_refused(hired: RayEngine, two: Ma
         assert caught.value.code is Code.ALREADY_RUNNING
 
 
-def test_what_a_lost_worker_and_a_lost_machine_owed_is_computed_again(hired: RayEngine, two: Machines) -> None:
+def test_more_than_a_machine_has_is_refused(hired: RayEngine) -> None:
+    with pytest.raises(Refusal, match="2 processors") as caught:
+        Runtime({"num_cpus": 2.0, "num_gpus": 0.0})
+    assert caught.value.code is Code.CONFIG_INVALID
+
+
+def test_what_a_lost_machine_and_a_lost_worker_owed_is_computed_again(hired: RayEngine, two: Machines) -> None:
     """Must: come to the sum of the loop each time, with as many workers as are left."""
-    work, ground = world(**LONG)
+    work, ground = world()
     turn = first_turn(work)
     wanted = loop(work, ground).share(turn, SITES, WEIGHTS, np.inf)
+    for machine, lose in ((two.second, two.second.end), (two.head, lambda: two.head.worker().kill())):
+        before = hired._workers
+        machine.worker().suspend()  # it will not have answered before it is lost
+        timer = threading.Timer(0.3, lose)
+        timer.start()
+        share = hired.share(turn, SITES, WEIGHTS, np.inf)
+        timer.join()
+        assert close_to(share.sum, wanted.sum)
+        assert hired._workers is not before
+        assert hired.told["workers"] == "1"
+
+
+def test_nothing_is_left_behind_by_a_run_that_was_interrupted(
+    hired: RayEngine, two: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Must: end all that was started for it, in the middle of a turn too, and put environment and signals back."""
     hired.close()
-    with closing(RayEngine(work, ground, ClusterSettings(address=two.address))) as engine:
-        before = engine._workers
-        for how, left in ((one_worker, "2"), (two.second.end, "1")):
-            timer = threading.Timer(0.3, how)
-            timer.start()
-            share = engine.share(turn, SITES, WEIGHTS, np.inf)
-            timer.join()
-            assert close_to(share.sum, wanted.sum)
-            assert engine._workers is not before
-            assert engine.told["workers"] == left
-            before = engine._workers
-
-
-def one_worker() -> None:
-    (first, *_) = [each for each in psutil.process_iter() if "ClientAppActor" in " ".join(each.cmdline())]
-    os.kill(first.pid, signal.SIGKILL)
+    monkeypatch.setattr(tempfile, "tempdir", str(two.folder))
+    before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    work, ground = world()
+    with closing(RayEngine(work, ground, ClusterSettings(cpus=float(len(os.sched_getaffinity(0)))))) as engine:
+        assert engine._workers.seats == 1
+        assert {"raylet", "gcs_server", "hushfed-ray"} <= left_behind(two.folder)
+        (worker,) = [each for each in psutil.Process().children(recursive=True) if is_worker(each)]
+        worker.suspend()
+        timer = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            engine.share(first_turn(work), SITES, WEIGHTS, np.inf)
+        timer.join()
+    assert left_behind(two.folder) == set()
+    assert dict(os.environ) == before
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert [each for each in threading.enumerate() if each.name == "flower"] == []
