@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 import warnings
@@ -22,6 +23,7 @@ from contextlib import contextmanager, suppress
 from queue import Queue
 from typing import Any, NamedTuple, cast
 
+import psutil
 import ray
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -36,7 +38,7 @@ with warnings.catch_warnings():  # it would have warnings of the whole process s
     from flwr.simulation import run_simulation
     from flwr.simulation.ray_transport.ray_actor import pool_size_from_resources
 
-POLL_SECONDS, LOOK_SECONDS, LAST_SECONDS = 0.005, 2.0, 5.0
+POLL_SECONDS, LOOK_SECONDS, LAST_SECONDS = 0.005, 2.0, 30.0
 
 telemetry.FLWR_TELEMETRY_ENABLED = "0"
 telemetry.state["source"] = "unavailable"  # or a number would be drawn for this machine and kept in the home folder
@@ -48,7 +50,7 @@ def answer(message: Message, context: Context) -> Message:  # noqa: ARG001  # as
     """At a worker: carry out the errand of a message, and say who did it."""
     here, frame = ray.get_runtime_context(), message.content.config_records["errand"]["frame"]
     said: dict[str, Any] = {"frame": carried_out(cast("bytes", frame))}
-    said |= {"name": here.get_actor_id(), "machine": here.get_node_id()}
+    said |= {"name": here.get_actor_id(), "machine": here.get_node_id(), "process": os.getpid()}
     said["actor"] = ray.cloudpickle.dumps(here.current_actor)  # type: ignore[no-untyped-call]
     return Message(RecordDict({"said": ConfigRecord(said)}), reply_to=message)
 
@@ -96,6 +98,7 @@ class Runtime:
             raise Refusal(Code.CONFIG_INVALID, what, "none fits onto a machine of the cluster", "Ask for less")
         self.machines: set[str] = set()
         self._actors: dict[str, Any] = {}
+        self._processes: list[psutil.Process] = []
         self._asked, self._heard = Queue[_Asked | None](), Queue[_Heard | None]()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flower", daemon=True)
@@ -121,12 +124,15 @@ class Runtime:
         return found
 
     def close(self) -> None:
-        """End workers and runtime. What they compute is not waited for; one that does not even die is left to Ray."""
+        """End workers and runtime; what they still compute is not waited for."""
         self._stop.set()
         self._asked.put(None)
         for actor in list(self._actors.values()):
             with suppress(Exception):  # it is gone already
                 ray.kill(actor)
+        for process in self._processes:  # Ray waits for one that hangs, and Flower for Ray
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._thread.join(LAST_SECONDS)
 
     def _run(self) -> None:
@@ -177,6 +183,15 @@ class Runtime:
             why = f"Flower says: {reply.error.reason}"
             return Refusal(Code.INTERNAL, "A worker of the simulation failed", why, "Please report it")
         said: dict[str, Any] = dict(reply.content.config_records["said"])
-        self._actors[said["name"]] = ray.cloudpickle.loads(said["actor"])
-        self.machines.add(said["machine"])
+        self._meet(said)
         return cast("bytes", said["frame"])
+
+    def _meet(self, said: Mapping[str, Any]) -> None:
+        """Remember a worker, so that it can be ended whatever it does; of those here also the process."""
+        self.machines.add(said["machine"])
+        if said["name"] in self._actors:
+            return
+        self._actors[said["name"]] = ray.cloudpickle.loads(said["actor"])
+        if said["machine"] == ray.get_runtime_context().get_node_id():
+            with suppress(psutil.NoSuchProcess):
+                self._processes.append(psutil.Process(said["process"]))

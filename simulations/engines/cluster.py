@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -13,10 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from common.config import finite, load
 from common.errors import Code, Refusal
+from common.surroundings import socket_folder
 
 ADDRESS, CPUS, GPUS = "RAY_ADDRESS", "HUSHFED_RAY_CPUS", "HUSHFED_RAY_GPUS"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # the second ends a warning
@@ -105,18 +108,23 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
 
 
 def _here(stack: ExitStack) -> dict[str, Any]:
-    """A cluster of this machine alone, as many processors as this process may use; its folder goes with `stack`."""
+    """A cluster of this machine alone, as many processors as this process may use; its folder goes with `stack`.
+
+    Ray listens on every network, so only who knows the run's own token is heard. Folders that killed runs have left are
+    removed on the way.
+    """
+    stack.enter_context(_token())
     parent = tempfile.gettempdir()
     if len(os.fsencode(parent)) > LONGEST_FOLDER:
         parent = "/tmp"  # noqa: S108  # the folder itself is made anew, for this user alone
-    folder = tempfile.mkdtemp(prefix="hushfed-ray-", dir=parent)
+    folder = socket_folder(Path(parent))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     return {
         "address": "local",
         "num_cpus": len(os.sched_getaffinity(0)),
         "include_dashboard": False,
-        "_temp_dir": folder,
-        # Nothing goes to disk that does not fit into memory, and workers are no less important than their driver.
+        "_temp_dir": str(folder),
+        # What does not fit into memory does not go to disk; and workers are no less important than their driver.
         "_system_config": {"automatic_object_spilling_enabled": False, "worker_niceness": 0},
     }
 
@@ -131,6 +139,23 @@ def _look(address: str | None) -> None:
     except (OSError, ValueError, OverflowError):
         do = "Start the cluster, or correct the address"
         raise Refusal(Code.CONFIG_INVALID, f"No Ray cluster at {address}", "nobody listens there", do) from None
+
+
+@contextmanager
+def _token() -> Iterator[None]:
+    """Inside, what Ray starts and joins demands a new secret token."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
+
+    def read_again() -> None:
+        AuthenticationTokenLoader.instance().reset_cache()
+        Config.initialize("")
+
+    try:
+        with _environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+            read_again()
+            yield
+    finally:
+        read_again()
 
 
 @contextmanager

@@ -116,4 +116,4 @@ def machines() -> Iterator[Machines]:
 def left_behind(folder: Path) -> set[str]:
     """What is there of a cluster that this process itself has started with its folder under `folder`."""
     ours = {each.name() for each in psutil.Process().children()} & {"raylet", "gcs_server"}
-    return ours | {each.name.rpartition("-")[0] for each in folder.glob("hushfed-ray-*")}
+    return ours | {each.name.rpartition("-")[0] for each in folder.glob("hushfed-*")}

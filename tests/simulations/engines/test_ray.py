@@ -166,7 +166,7 @@ def test_nothing_is_left_behind_by_a_run_that_was_interrupted(
     work, ground = world()
     with closing(RayEngine(work, ground, ClusterSettings(cpus=float(len(os.sched_getaffinity(0)))))) as engine:
         assert engine._workers.seats == 1
-        assert {"raylet", "gcs_server", "hushfed-ray"} <= left_behind(two.folder)
+        assert {"raylet", "gcs_server", "hushfed"} <= left_behind(two.folder)
         (worker,) = [each for each in psutil.Process().children(recursive=True) if is_worker(each)]
         worker.suspend()
         timer = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT))
