@@ -41,6 +41,7 @@ EXTRA_OF = {
     "sklearn": "simulation",
     "jinja2": "simulation",
     "markupsafe": "simulation",
+    "ray": "ray",
 }
 
 P = ParamSpec("P")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +17,10 @@ from common.errors import Code, Refusal
 from common.shortcut import shortcut
 from simulations.demo import deploy
 from simulations.engines.catalogue import EngineName
+from simulations.engines.cluster import ADDRESS, CPUS, GPUS, ClusterSettings, refuse_absent
 from simulations.finish import refuse_to_overwrite
 from simulations.play import play
-from simulations.scenario import found, read_scenario
+from simulations.scenario import found, parted, read_scenario
 from simulations.study import door as study
 from simulations.study.plan import found_study, is_study
 
@@ -35,7 +38,14 @@ def run(
     scenario: Annotated[Path, typer.Argument(help="scenario.toml, study.toml, or the name of an example.")],
     *,
     engine: Annotated[
-        str | None, typer.Option(help="process: many sites at once, on every core; loop: one after another.")
+        str | None,
+        typer.Option(
+            help="process: many sites at once, on every core; ray: on a Ray cluster; loop: one after another."
+        ),
+    ] = None,
+    ray: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the engine ray: address=HOST:PORT of the cluster, cpus=1 and gpus=0.5 of a worker."),
     ] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Replace a setting: job.rounds=10.")] = None,
     out: Annotated[Path | None, typer.Option(help="New or empty folder for the run directory.")] = None,
@@ -45,18 +55,34 @@ def run(
     """Run a scenario and write its run directory; of a study, run all its cells and print their table."""
     path = found_study(scenario)
     if is_study(path):
+        if ray:
+            do = f"Set {ADDRESS}, {CPUS} and {GPUS} in the environment"
+            raise Refusal(Code.CONFIG_INVALID, "--ray of a study", "cells are played by other processes", do)
         return study.run_study(path, study.Asked(changes or [], engine, workers), out=out, json=json)
     chosen = EngineName.PROCESS.value if engine is None else engine
     one_of(chosen, "--engine", [each.value for each in EngineName])
     if workers is not None:
         why = "one scenario is one run; only a study has cells to share out"
         raise Refusal(Code.CONFIG_INVALID, "--workers", why, "Leave it out, or name a study")
+    cluster = _cluster(EngineName(chosen), ray or ())
     read = read_scenario(path, changes or ())
     name = f"hushfed-{read.job.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     out = (out or Path(name)).resolve()
     refuse_to_overwrite(out)
-    console.emit(play(read, out, engine=EngineName(chosen)), json=json)
+    console.emit(play(read, out, engine=EngineName(chosen), cluster=cluster), json=json)
     return console.Exit.DONE
+
+
+def _cluster(engine: EngineName, changes: Sequence[str]) -> ClusterSettings | None:
+    """What environment and command line say of the engine ray. Errors: Refusal CONFIG_INVALID, PART_MISSING."""
+    if engine is EngineName.RAY:
+        refuse_absent()
+        return ClusterSettings.of(os.environ, dict(map(parted, changes)))
+    if changes:
+        raise Refusal(
+            Code.CONFIG_INVALID, "--ray", f"the engine {engine} has no cluster", "Leave it out, or add --engine ray"
+        )
+    return None
 
 
 app.command("resume")(study.resume)

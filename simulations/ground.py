@@ -30,12 +30,13 @@ MOST_ALONE = 64  # sites that a baseline trains alone
 class Ground:
     """The records of every site of a scenario. A site is known by its id, from 1 on; it costs memory while it is asked.
 
-    pool   all records of the data set, in its own order
-    dealt  rows of the pool that each site holds, by position
+    scenario  what all of it follows from
+    pool      all records of the data set, in its own order
+    dealt     rows of the pool that each site holds, by position
     """
 
     def __init__(self, scenario: Scenario):
-        self._scenario, data = scenario, dataset(scenario.job.dataset)
+        self.scenario, data = scenario, dataset(scenario.job.dataset)
         self.dealt = deal(scenario, data)
         self.pool = _pool(data, scenario)
         self.rows = lru_cache(REMEMBERED)(self._rows)
@@ -45,11 +46,11 @@ class Ground:
 
     def name(self, site: int) -> str:
         """What the site is called."""
-        return self._scenario.world.site_name(site - 1, len(self))
+        return self.scenario.world.site_name(site - 1, len(self))
 
     def size(self, site: int) -> int:
         """Records that the site holds, those held out included."""
-        records = self._scenario.world.partition.records
+        records = self.scenario.world.partition.records
         return records if records is not None else len(self.dealt[site - 1])
 
     def train(self, site: int) -> Records:
@@ -72,7 +73,7 @@ class Ground:
 
     def assignment(self, site: int, task: Task, place: tuple[int, int]) -> Assignment:
         """What the site's arithmetic of one attempt depends on. place: round and attempt."""
-        job, replay = self._scenario.job, self._scenario.job.privacy.noise == "replay"
+        job, replay = self.scenario.job, self.scenario.job.privacy.noise == "replay"
         return Assignment(
             site=site,
             task=task,
@@ -80,13 +81,13 @@ class Ground:
             attempt=place[1],
             seed=job.seed,
             noise=job.privacy.noise,
-            noise_seed=noise_seed(self._scenario, self.name(site)) if replay else None,
+            noise_seed=noise_seed(self.scenario, self.name(site)) if replay else None,
             nominal_records=self.nominal(site),
         )
 
     def nominal(self, site: int) -> int:
         """The site's public, rounded number of training records."""
-        return nominal_records(self.size(site), self._scenario.world.holdout)
+        return nominal_records(self.size(site), self.scenario.world.holdout)
 
     def backstage(self, signer: Signer) -> Backstage:
         """All records together, each once; and of many sites some that lie evenly apart, alone."""
@@ -112,12 +113,12 @@ class Ground:
         return rows[~held], rows[held]
 
     def _held_at(self, site: int, rows: Rows) -> NDArray[np.bool_]:
-        key = split_key(self._scenario, self.name(site))
-        return held_out([self.pool.ids[row] for row in rows], key, self._scenario.world.holdout)
+        key = split_key(self.scenario, self.name(site))
+        return held_out([self.pool.ids[row] for row in rows], key, self.scenario.world.holdout)
 
     @cached_property
     def _held(self) -> NDArray[np.bool_]:
-        return held_out(self.pool.ids, split_key(self._scenario, ""), self._scenario.world.holdout)
+        return held_out(self.pool.ids, split_key(self.scenario, ""), self.scenario.world.holdout)
 
 
 def _pool(data: Dataset, scenario: Scenario) -> Records:

@@ -25,6 +25,7 @@ from simulations.ahead import Ahead
 from simulations.backstage import Backstage
 from simulations.course import Course, refuse_hopeless
 from simulations.engines.catalogue import EngineName, engine_of
+from simulations.engines.cluster import ClusterSettings
 from simulations.ground import Ground
 from simulations.local_sites import LocalSites
 from simulations.open_world import OpenWorld, population_of
@@ -49,10 +50,16 @@ class Finished:
     course: Course
 
 
-def simulate(scenario: Scenario, folder: Path, engine: EngineName = EngineName.PROCESS) -> Finished:
+def simulate(
+    scenario: Scenario,
+    folder: Path,
+    engine: EngineName = EngineName.PROCESS,
+    cluster: ClusterSettings | None = None,
+) -> Finished:
     """Play the whole scenario under the new or empty `folder`, where its run directory lies then.
 
-    engine  how updates are computed (`simulations.engines`); the result is the same up to rounding
+    engine   how updates are computed (`simulations.engines`); the result is the same up to rounding
+    cluster  that of the engine ray, if not the environment's
     Errors: Refusal of every kind that a deployment knows.
 
     >>> import tempfile
@@ -63,10 +70,10 @@ def simulate(scenario: Scenario, folder: Path, engine: EngineName = EngineName.P
     2
     """
     torch.set_num_threads(1)  # sums in one order, so that a world can be repeated bit for bit
-    return (_masked if scenario.world.sums == "masked" else _exact)(scenario, folder, engine)
+    return (_masked if scenario.world.sums == "masked" else _exact)(scenario, folder, engine, cluster)
 
 
-def _exact(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
+def _exact(scenario: Scenario, folder: Path, engine: EngineName, cluster: ClusterSettings | None) -> Finished:
     """Without masks, orders and ledgers."""
     if folder.exists() and any(folder.iterdir()):
         raise Refusal(Code.FILE_EXISTS, f"{folder} not used", "it is not empty", "Name a new folder")
@@ -75,7 +82,7 @@ def _exact(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
     work = work_of(prepared(scenario.job, roster), roster)
     course = Course(world.faults, world.seed, roster)
     refuse_hopeless(work.job, world.faults, world.seed, roster)
-    computed = engine_of(engine, work, ground)
+    computed = engine_of(engine, work, ground, cluster)
     settings = RunSettings(federation=folder, job=folder / "job.toml", state=folder / "state", durable=False)
     signer = Signer.generate()
     with contextlib.closing(computed):
@@ -83,7 +90,7 @@ def _exact(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
     return Finished(ground.backstage(signer), settings.result, state, work, computed.told, course)
 
 
-def _masked(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
+def _masked(scenario: Scenario, folder: Path, engine: EngineName, cluster: ClusterSettings | None) -> Finished:
     """Every site with its session, its keys and its ledger; the engine computes, and the sessions do all else."""
     federation = settle(scenario, folder)
     work = work_of(prepared(scenario.job, federation.manifest), federation.manifest)
@@ -99,8 +106,8 @@ def _masked(scenario: Scenario, folder: Path, engine: EngineName) -> Finished:
     with contextlib.ExitStack() as stack:
         ahead = None
         if engine is not EngineName.LOOP and not world.canaries:  # canaries stand in sites' files only
-            computed = stack.enter_context(contextlib.closing(engine_of(engine, work, Ground(scenario))))
-            ahead = Ahead(work, computed)
+            computed = engine_of(engine, work, Ground(scenario), cluster)
+            ahead = Ahead(work, stack.enter_context(contextlib.closing(computed)))
         agents = stack.enter_context(Agents(federation.sites, ahead))
         state = run_job(work, _reach(federation, LocalSites(agents, course, ahead)), settings)
         told = ahead.told if ahead else {"engine": "loop", "kernel": "loop"}

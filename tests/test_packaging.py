@@ -95,8 +95,8 @@ def test_no_other_distribution_owns_one_of_our_names(name):
 
 @pytest.mark.parametrize("wing", PACKAGES)
 def test_every_import_is_declared(wing):
-    """A site needs no extra; only simulations may lean on the parts of `simulation` and `audit`."""
-    extras = ["hushfed[simulation,audit]"] if wing == "simulations" else []
+    """A site needs no extra; only simulations may lean on the parts of `simulation`, `audit` and `ray`."""
+    extras = ["hushfed[simulation,audit,ray]"] if wing == "simulations" else []
     declared = set(required([*PROJECT["dependencies"], *extras]))
     owners = packages_distributions()
     missing = {

@@ -15,7 +15,7 @@ from common.work import Work
 from simulations.engines.engine import Share, Turn
 from simulations.engines.loop import LoopEngine
 from simulations.ground import Ground
-from simulations.kernels.choice import Choice, choose
+from simulations.kernels.choice import KINDS, Choice, choose
 from simulations.kernels.kernel import Course, Kernel, Lesson
 
 FLOATS_AT_ONCE = 1 << 24  # of updates that lie side by side: 64 MiB
@@ -23,11 +23,14 @@ UNBOUNDED = 1e300  # a clip that shortens no update, for the norms
 
 
 class Crew:
-    """`Engine` of one process and one thread. The kernel is chosen at the first round, by its first sites."""
+    """`Engine` of one process and one thread. The kernel is chosen at the first round, by its first sites.
 
-    def __init__(self, work: Work, ground: Ground):
+    device  that sites are taught on, as in site.toml
+    """
+
+    def __init__(self, work: Work, ground: Ground, device: str = "cpu"):
         self._work, self._ground = work, ground
-        self._loop = LoopEngine(work, ground)
+        self._loop = LoopEngine(work, ground, device)
         bench = self._loop.bench
         self._course = Course(bench.model, bench.task, bench.plan)
         self._inputs = bench.seen(ground.pool).inputs
@@ -74,6 +77,16 @@ class Crew:
         if self._choice is None:
             self._choice = choose(self._course, turn.parameters, self._lessons(turn, sites, np.ones(len(sites))))
         return self._choice.kernel
+
+    @property
+    def taught_by(self) -> str:
+        """The name of the run's kernel; nothing where none is chosen yet."""
+        return self._choice.kernel.name if self._choice else ""
+
+    def take(self, name: str) -> None:
+        """Have the kernel `name` teach the run from now on: another crew of the same world has chosen it."""
+        if self._choice is None:
+            self._choice = Choice(KINDS[name].make(self._course))
 
     def _lessons(self, turn: Turn, sites: Sequence[int], weights: NDArray[np.float64]) -> Iterator[Lesson]:
         plan, seed = self._course.plan, self._work.job.seed

@@ -21,12 +21,12 @@ from simulations.ground import Ground
 class LoopEngine:
     """`Engine` without any shortcut: right for every job, and what the others are compared with.
 
-    bench  the job's model, and what it is trained with
+    bench  the job's model, and what it is trained with      device  that it lies on, as in site.toml
     """
 
-    def __init__(self, work: Work, ground: Ground):
+    def __init__(self, work: Work, ground: Ground, device: str = "cpu"):
         self._work, self._ground, self._craft = work, ground, OwnCraft()
-        self.bench = workbench(work.job, ground.nominal(1))
+        self.bench = workbench(work.job, ground.nominal(1), device)
 
     @property
     def told(self) -> dict[str, str]:

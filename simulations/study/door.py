@@ -53,7 +53,8 @@ def run_study(path: Path, asked: Asked, *, out: Path | None, json: bool) -> cons
         one_of(asked.engine, "--engine", [each.value for each in EngineName])
         study = replace(study, engine=asked.engine)
     out = (out or Path(f"hushfed-{study.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")).resolve()
-    return _played(created(study, out), study, workers=asked.workers, retry=False, json=json)
+    count = workers_of(study, asked.workers)
+    return _played(created(study, out), study, workers=count, retry=False, json=json)
 
 
 @console.guarded
@@ -72,9 +73,10 @@ def resume(
     else:
         plan = read_study(found_study(study))
         check(rows_of(plan))
+        workers_of(plan, workers)
         with store.alone():
             store.write_plan(plain(plan))
-    return _played(store, plan, workers=workers, retry=retry, json=json)
+    return _played(store, plan, workers=workers_of(plan, workers), retry=retry, json=json)
 
 
 @console.guarded
@@ -103,12 +105,11 @@ def compare(
     return console.Exit.DONE
 
 
-def _played(store: Store, study: Study, *, workers: int | None, retry: bool, json: bool) -> console.Exit:
+def _played(store: Store, study: Study, *, workers: int, retry: bool, json: bool) -> console.Exit:
     how, cells = real(), cells_of(rows_of(study))
     left = len(missing(store, cells, how.code, retry=retry))
     with Stopping(), console.progress("Cells", left, json=json) as step:
-        count = workers or workers_of(study)
-        sweep(store, cells, how, workers=count, retry=retry, seen=lambda done: step(note=done.result.status))
+        sweep(store, cells, how, workers=workers, retry=retry, seen=lambda done: step(note=done.result.status))
     told: dict[str, Any] = {"study": str(store.folder), "cells": len(cells), "played": left}
     return _shown(table_of(store, study, how.code), told, json=json)
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.config import plain
+from common.errors import Code, Refusal
+from simulations.engines.catalogue import EngineName
+from simulations.engines.cluster import ADDRESS
 from simulations.finish import refuse_to_overwrite
 from simulations.study.cells import Cell, check, rows_of
 from simulations.study.code import PLAYER, code_digest
@@ -43,9 +46,24 @@ def planned(store: Store) -> Study:
     return study_of(store.plan())
 
 
-def workers_of(study: Study) -> int:
-    """How many cells of a study are played at a time, unless the command line says it."""
-    return study.workers or len(os.sched_getaffinity(0))
+def workers_of(study: Study, asked: int | None = None) -> int:
+    """How many cells of a study are played at a time. asked: by the command line, before all else.
+
+    Errors: Refusal CONFIG_INVALID for cells on a Ray cluster, unless one after the other, and on one that runs already:
+    two runs that share a cluster would each wait for the processors of the other.
+    """
+    count = asked or study.workers
+    if study.engine != EngineName.RAY:
+        return count or len(os.sched_getaffinity(0))
+    if (count or 1) > 1:
+        why = "a run on Ray takes the whole cluster"
+        raise Refusal(Code.CONFIG_INVALID, f"workers = {count} with the engine ray", why, "Set workers = 1")
+    if not os.environ.get(ADDRESS):
+        why = "a cell has one processor of this machine, and on that no cluster"
+        raise Refusal(
+            Code.CONFIG_INVALID, "A study with the engine ray", why, f"Start a cluster and name it in {ADDRESS}"
+        )
+    return 1
 
 
 def missing(store: Store, cells: Sequence[Cell], code: str, *, retry: bool = False) -> tuple[Cell, ...]:
