@@ -28,6 +28,8 @@ from tests.simulations.engines.ray_machines import Machines, is_worker, left_beh
 from tests.simulations.engines.test_engines import SITES, WEIGHTS, close_to, first_turn, world
 from tests.worlds import scenario
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[Machines]:
