@@ -145,7 +145,8 @@ def _short(arms: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, di
     few = {"job.rounds": 3}
     return {
         axis: {
-            name: {**each[name], **{p: few[p] for p in few if p in each[name]}} for name in (*each,)[:: len(each) - 1]
+            name: {**each[name], **{p: few[p] for p in few if p in each[name]}}
+            for name in (*each,)[:: max(1, len(each) - 1)]
         }
         for axis, each in arms.items()
     }
