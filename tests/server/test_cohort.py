@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from common.errors import Code, Refusal
 from server.clock import SystemClock
 from server.cohort import FINAL, Eligible, Patience, cohort_of, wait_for
+from simulations.clock import SimulatedClock
 
 if TYPE_CHECKING:
     from common.work import Work
@@ -64,6 +65,15 @@ def test_waiting_ends_with_the_quorum_or_with_a_refusal() -> None:
     with pytest.raises(Refusal, match=r"with 1 sites: the quorum is 2, and 1 sites have refused") as refused:
         wait_for(2, lambda: Eligible({1, 2}, (2,)), 0.01, SystemClock(0.005))
     assert refused.value.code is Code.E_TOO_FEW
+
+
+def test_waiting_is_by_the_clock_that_is_given() -> None:
+    """Must: give up after a simulated day. Must not: spend one."""
+    clock = SimulatedClock()
+    with pytest.raises(Refusal):
+        wait_for(2, lambda: Eligible({1}), 86400.0, clock)
+    assert 86400.0 < clock.now() < 86400.0 + 2 * clock.look_seconds
+    assert tuple(wait_for(1, lambda: Eligible({1} if clock.now() > 2e5 else ()), 2e5, clock)) == (1,)
 
 
 def test_only_refusals_that_will_not_change_exclude_a_site() -> None:
