@@ -96,11 +96,15 @@ def test_worlds_with_and_without_masks_agree_on_who_was_late(late: dict[str, Fin
     assert difference <= 2e-5 * np.linalg.norm(one.state.parameters)
 
 
-def charges(done: Finished, name: str) -> list[dict[str, Any]]:
-    """The lines of a site's ledger that charge it for training."""
+def entries(done: Finished, name: str, kind: Kind) -> list[dict[str, Any]]:
+    """The lines of a site's ledger of one kind."""
     lines = parse_public((done.record / "ledgers" / f"{name}.jsonl").read_bytes())
-    entries = [json.loads(line.body) for line in lines]
-    return [entry for entry in entries if entry["kind"] == Kind.RESERVE and entry["partition"] == "train"]
+    return [entry for line in lines if (entry := json.loads(line.body))["kind"] == kind]
+
+
+def charges(done: Finished, name: str) -> list[dict[str, Any]]:
+    """Those that charge it for training."""
+    return [entry for entry in entries(done, name, Kind.RESERVE) if entry["partition"] == "train"]
 
 
 def test_a_late_answer_is_lost_and_charged(late: dict[str, Finished]) -> None:
@@ -175,7 +179,7 @@ def test_a_site_that_dies_between_two_noisy_steps_is_charged_for_them(
     }
     falling(monkeypatch, moments)
     changes = {**ALL_UNMASK, "world.partition.sites": 7, "world.unmaskers": 2, "world.lost_max": 0, "job.rounds": 1}
-    made = scenario("M1", {**changes, "job.privacy.noise": "system"})
+    made = scenario("M1", {**changes, "job.training.local_steps": 40, "job.privacy.noise": "system"})
     done = simulate(made, tmp_path / "world")
     finish(made, done, tmp_path / "run")
     assert set(done.state.rounds[0]["sites"]) == {f"clinic-{letter}" for letter in "defg"}
@@ -183,7 +187,11 @@ def test_a_site_that_dies_between_two_noisy_steps_is_charged_for_them(
     assert (found["verdict"], found["findings"]) == ("PASS", [])
     spent = {site["site"]: site["recomputed"] for site in found["sites"]}
     assert {name: len(charges(done, name)) for name in spent} == dict.fromkeys(spent, 1)
-    assert 0 < spent["clinic-a"] <= spent["clinic-b"]
+    for name, steps in {"clinic-a": 30, "clinic-b": 40, "clinic-c": 10}.items():
+        (ended,) = entries(done, name, Kind.STOP)
+        assert ended["note"] == "PROCESS_FAILED", "the next process writes it: the one that died could not"
+        assert ended["steps"] == steps, "up to the mark that would have come next"
+    assert 0 < spent["clinic-c"] < spent["clinic-a"] < spent["clinic-b"]
     assert spent["clinic-b"] == pytest.approx(spent["clinic-d"], rel=0.2)
 
 
