@@ -93,6 +93,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_environment(QUIET))
         stack.enter_context(_signals())
+        stack.enter_context(_unprinted())
         where = {"address": settings.address} if settings.address else _here(stack)
         _look(settings.address)
         stack.callback(ray.shutdown)
@@ -169,6 +170,19 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+@contextmanager
+def _unprinted() -> Iterator[None]:
+    """Ray prints on standard output what becomes of workers, whatever it is told; results are printed there."""
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 @contextmanager

@@ -171,7 +171,7 @@ def test_nothing_is_left_behind_by_a_run_that_was_interrupted(
         assert {"raylet", "gcs_server", "hushfed"} <= left_behind(two.folder)
         (worker,) = [each for each in psutil.Process().children(recursive=True) if is_worker(each)]
         worker.suspend()
-        timer = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT))
+        timer = threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident or 0, signal.SIGINT))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             engine.share(first_turn(work), SITES, WEIGHTS, np.inf)
