@@ -15,7 +15,7 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[0-9.]*\)",*$$/\1/p' pyproject.toml)
 export HUSHFED_DATA ?= $(abspath ../shared/data)
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install --no-input
 
-.PHONY: help demo test test-ray lint format bench bench-privacy lock install clean
+.PHONY: help demo test test-ray studies lint format bench bench-privacy lock install clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ endif
 
 test-ray: $(STAMP) ## The engine ray on two machines made of this one: Ray itself may crash where machines are lost
 	@$(BIN)/python -m pytest -m cluster tests/simulations/engines/test_ray.py $(ARGS)
+
+studies: $(STAMP) ## Tests of the large packaged studies: every row once, in minutes
+	@$(BIN)/python -m pytest -m study tests/simulations/study $(ARGS)
 
 lint: $(STAMP) ## Style, formatting and types
 	@$(BIN)/ruff check .

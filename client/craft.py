@@ -16,6 +16,7 @@ from common.privacy.clipped import Clipped, PrivateUpdate
 from common.privacy.mechanism import MechanismPlan
 from common.privacy.sampler import poisson
 from common.randomness import Entropy, NoiseKind, child_numpy, noise_source
+from common.secagg.codec import Encoded
 
 Executed = Callable[[int], None]  # hears before each step's records and noise are drawn how many steps there were
 
@@ -69,6 +70,9 @@ class Craft(Protocol):
     def plainly(self, bench: Workbench, train: Records, given: Assignment) -> NDArray[np.float64]:
         """Local steps without noise, float64 [d]."""
 
+    def sent(self, encoded: Encoded, given: Assignment) -> Encoded:
+        """What is masked and sent: a site's release as it is, where no simulation plays a site that lies."""
+
 
 class OwnCraft:
     """`Craft` of a real site: on its own machine, from its own records, when it is asked."""
@@ -91,3 +95,7 @@ class OwnCraft:
     def plainly(self, bench: Workbench, train: Records, given: Assignment) -> NDArray[np.float64]:
         """See `Craft`."""
         return train_plainly(bench, train, given.draws())
+
+    def sent(self, encoded: Encoded, given: Assignment) -> Encoded:
+        """See `Craft`."""
+        return encoded

@@ -113,7 +113,8 @@ class Labour:
             for charge in (*local, reservation):
                 guard.abort(charge, error.code if isinstance(error, Refusal) else Code.INTERNAL)
             raise
-        return Contribution(self._encoded(order, work, release), _stated(ledger, work), release.head)
+        encoded = self._craft.sent(self._encoded(order, work, release), self._assignment(order, work))
+        return Contribution(encoded, _stated(ledger, work), release.head)
 
     def _aggregation(self, order: WorkOrder, work: Work, parameters: Flat) -> Aggregation:
         """What the report will be bound to, checked before anything is charged."""

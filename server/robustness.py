@@ -21,7 +21,7 @@ class Promise:
     """What a rule over `groups` random groups of `cohort` of `sites` promises against `liars` lying sites.
 
     votes     whether it outvotes lies at all; otherwise it bounds them, or (with one sum) does nothing
-    outvoted  spoiled groups that it outvotes
+    outvoted  spoiled groups that a rule of its kind outvotes among so many, if it is made for them
     needed    groups that it takes to outvote `liars`
     lost      chance that a round's draw puts liars into more groups than are outvoted, if the whole cohort takes part;
               0 where the guarantee holds, for a site is in one group only
@@ -51,7 +51,7 @@ class Promise:
         if not self.votes:
             return f"{shape}: what lying sites do to an update is bounded, and nobody is outvoted."
         if self.holds:
-            who = "1 lying site is" if self.outvoted == 1 else f"up to {self.outvoted} lying sites are"
+            who = "1 lying site is" if self.liars == 1 else f"up to {self.liars} lying sites are"
             return f"{shape}: {who} outvoted in every round, whatever is sent."
         return (
             f"{shape} outvote {self.outvoted} lying sites, not {self.liars}: {self.needed} groups are needed. "

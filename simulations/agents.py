@@ -14,6 +14,7 @@ from client.trainer import Workbench
 from common.data import Records
 from common.privacy.clipped import Clipped, PrivateUpdate
 from common.privacy.mechanism import MechanismPlan
+from common.secagg.codec import Encoded
 from deploy.provision import SiteFolder
 from simulations.faults import Crash
 
@@ -121,6 +122,10 @@ class MortalCraft:
         found = self._craft.plainly(bench, train, given)
         self._done()
         return found
+
+    def sent(self, encoded: Encoded, given: Assignment) -> Encoded:
+        """See `Craft`."""
+        return self._craft.sent(encoded, given)
 
     def _begun(self) -> None:
         if self.crash and self.crash.moment == "working":

@@ -79,6 +79,10 @@ class Deployment:
     def course(self) -> None:
         """Nothing goes wrong by seed here, and time is the system's."""
 
+    @property
+    def unattacked(self) -> None:
+        """Nobody lies."""
+
 
 @console.guarded
 def command(
@@ -111,7 +115,13 @@ def command(
 
 
 def deploy(scenario: Scenario, root: Path) -> Deployment:
-    """Set up the scenario's federation under `root`, with its job as a file; nothing runs yet."""
+    """Set up the scenario's federation under `root`, with its job as a file; nothing runs yet.
+
+    Errors: Refusal as `settle`; CONFIG_INVALID for a scenario with lying sites: processes of their own do as installed.
+    """
+    if scenario.world.adversaries is not None:
+        why = "sites in processes of their own run what is installed, and that does not lie"
+        raise Refusal(Code.CONFIG_INVALID, "[world.adversaries] not settled", why, "Simulate it: hushfed simulate run")
     folder = settle(scenario, root)
     job = folder.coordinator / "job.toml"
     job.write_text(tomli_w.dumps(without_nothing(plain(scenario.job))))

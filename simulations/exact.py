@@ -24,6 +24,8 @@ from server.checkpoints import State
 from server.cohort import Patience
 from server.groups import grouped
 from server.opening import Notes
+from simulations.adversaries.band import Band
+from simulations.adversaries.form import Form
 from simulations.course import Course
 from simulations.engines.engine import Engine, Turn
 from simulations.ground import Ground
@@ -36,11 +38,13 @@ class ExactSums:
 
     What differs from masked sums: a sum is rounded to the ring's integers once, where sites round each for itself, and
     nothing is charged. Noise, clips, weights and who takes part are the same; so is the model, up to that rounding.
+
+    band  the sites that lie, if some do: their reports are added to what honest ones sum to, whatever is in them
     """
 
-    def __init__(self, work: Work, course: Course, ground: Ground, engine: Engine):
+    def __init__(self, work: Work, course: Course, ground: Ground, engine: Engine, band: Band | None = None):
         self._work, self._course, self._ground, self._engine = work, course, ground, engine
-        self._patience = Patience()
+        self._patience, self._band = Patience(), band
 
     def gather(
         self, task: Task, round_number: int, attempt: int, state: State, cohort: Iterable[int], *, least: int = 1
@@ -54,12 +58,19 @@ class ExactSums:
             groups = grouped(asked, count, fits=lambda group: len(group) >= quorum, draw=draw)
         except Refusal as refusal:
             return Gathered((), refusal.code, notes=notes)
-        came, parts = self._came(asked, turn, notes), []
+        if self._band:
+            self._band.conspire(turn, asked, state.clip)
+        came, parts, failure = self._came(asked, turn, notes), [], Code.E_TOO_FEW
         for group in groups:
             answered = tuple(site for site in group if site in came)
-            if len(answered) >= quorum and (part := self._part(turn, answered, state.clip, notes)):
-                parts.append(part)
-        return Gathered(tuple(parts), None if len(parts) >= least else Code.E_TOO_FEW, notes=notes)
+            try:
+                if len(answered) >= quorum and (part := self._sum_of(turn, answered, state.clip, notes)):
+                    parts.append(part)
+            except Refusal as refusal:
+                if refusal.code is not Code.E_SUM_CHECK:
+                    raise
+                failure = refusal.code
+        return Gathered(tuple(parts), None, notes=notes) if len(parts) >= least else Gathered((), failure, notes=notes)
 
     def _came(self, asked: Sequence[int], turn: Turn, notes: Notes) -> frozenset[int]:
         """The sites whose answers are here when the attempt closes; the others are left out of the next rounds, as in a
@@ -75,8 +86,17 @@ class ExactSums:
                 notes.refused[site] = Code.SITE_UNREACHABLE
         return came
 
+    def _sum_of(self, turn: Turn, sites: Sequence[int], clip: float, notes: Notes) -> Part | None:
+        """The sum of these sites' answers, lies among them; None if too few have one. Errors: Refusal E_SUM_CHECK."""
+        lying = [site for site in sites if self._band and self._band.lies(site, turn.place)]
+        honest = [site for site in sites if site not in lying]
+        part = self._part(turn, honest, clip, notes) if honest else None
+        if self._band and lying:
+            part = _with_lies(part, Form(self._work, clip), self._band, lying, notes)
+        return part if part and len(part.sites) >= self._work.job.aggregation.quorum else None
+
     def _part(self, turn: Turn, sites: Sequence[int], clip: float, notes: Notes) -> Part | None:
-        """The sum of these sites' answers; None if too few of them have one."""
+        """The sum of these sites' answers without any lie; None if none has one."""
         plan = self._work.plan(turn.task)
         if turn.task == "evaluate":
             return Part(tuple(sites), self._counted(turn, sites, plan))
@@ -90,7 +110,7 @@ class ExactSums:
             return Part(tuple(sites), self._integers(turn, plan, ((site, each.total) for site, each in vectors)))
         part = self._private_total(turn, sites) if plan.mode == "M1" else self._plain_total(turn, sites)
         notes.refused.update(dict.fromkeys(set(sites).difference(part.sites), Code.UPDATE_INVALID))
-        return part if len(part.sites) >= self._work.job.aggregation.quorum else None
+        return part if part.sites else None
 
     def _changes(self, turn: Turn, sites: Sequence[int]) -> Iterable[tuple[int, NDArray[np.float64]]]:
         """Each site's update; with noise for single records where the job asks for it inside that of the site."""
@@ -174,3 +194,19 @@ class ExactSums:
             for site in sites:
                 total += integer_noise(plan, self._ground.assignment(site, turn.task, turn.place).entropy("noise"))
         return Sum(len(sites), total, _NONE)
+
+
+def _with_lies(part: Part | None, form: Form, band: Band, lying: Sequence[int], notes: Notes) -> Part | None:
+    """The sum of a group's reports as a coordinator opens it. part: of its honest sites, if any has answered.
+
+    Errors: Refusal E_SUM_CHECK for one that it does not believe.
+    """
+    sites, total = list(part.sites) if part else [], part.sum if part else None
+    for site in lying:
+        try:
+            added = form.added(site, band.sent(site))
+        except Refusal as refusal:
+            notes.refused[site] = refusal.code
+            continue
+        sites, total = [*sites, site], added if total is None else total + added
+    return Part(tuple(sorted(sites)), form.opened(total)) if total else None

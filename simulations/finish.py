@@ -19,6 +19,7 @@ from common.parameters import Flat
 from common.statement import signed, statement_of
 from common.work import Work, model_of
 from deploy.provision import FederationFolder
+from simulations.adversaries.damage import damage
 from simulations.audits.runs import HISTORY
 from simulations.backstage import Backstage, backstage_of
 from simulations.course import Course
@@ -56,14 +57,16 @@ class Played(Protocol):
     def told(self) -> Mapping[str, str]: ...
     @property
     def course(self) -> Course | None: ...
+    @property
+    def unattacked(self) -> Flat | None: ...
 
 
 def finish(scenario: Scenario, done: Played, out: Path) -> dict[str, Any]:
     """Write the run directory `out` from the coordinator's record; return what commands print of it.
 
-    What only a world that holds all data knows (exact accuracy, baselines, its seed) is added, and the world's
-    coordinator signs the whole again; where sums were formed without masks, also what was planned, and the key that
-    signs, which was made for the run.
+    What only a world that holds all data knows (exact accuracy, baselines, its seed, what lying sites did) is added,
+    and the world's coordinator signs the whole again; where sums were formed without masks, also what was planned, and
+    the key that signs, which was made for the run.
     """
     job, result, behind = done.work.job, done.record, done.federation
     backstage = behind if isinstance(behind, Backstage) else backstage_of(behind, job)
@@ -82,6 +85,11 @@ def finish(scenario: Scenario, done: Played, out: Path) -> dict[str, Any]:
         rows = with_answers(rows, done.course)
         table["simulated"] = turnout_of(done.course, rows, lambda sites: accuracy(job, last, backstage.held_of(sites)))
     table |= {"accuracy": found.accuracy, "baselines": found.as_dict()}
+    if done.unattacked is not None:
+        harm = damage(scenario, done.work, backstage.held, models or [last], done.unattacked)
+        table["adversaries"] = harm.entry
+        if models and harm.curve:
+            rows = [row | {"attack_success": rate} for row, rate in zip(rows, harm.curve, strict=True)]
     table["seeds"] = {"job": job.seed, "world": scenario.world.seed}
     table["world"] = {**told(scenario, backstage.digest), **done.told}
     if scenario.world.sums == "exact":
@@ -110,6 +118,8 @@ def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """The keys that `hushfed demo` and `hushfed simulate run` print, from run.json and the rounds.
 
     privacy.planned  whether its epsilon is one that nobody was charged, since sums were formed without masks
+    attack           what lying sites have done: how often triggered records get the class that they want, how much
+                     more often than without them, and by how much accuracy differs; None in an honest world
     simulated        of a world with a clock: its hours, and what deadlines did; then times of rounds are by that clock
     """
     rounds = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
@@ -132,11 +142,22 @@ def summary(table: Mapping[str, Any], out: Path) -> dict[str, Any]:
             "planned": exact,
         },
         "claim": _claim(audited),
+        "attack": _attack(table.get("adversaries")),
         "seconds": table["seconds"],
         "seconds_per_round": round(sum(row["seconds"] for row in rounds) / max(1, len(rounds)), 3),
         "report": str(out / "report.html"),
         **({"simulated": printed(table["simulated"])} if "simulated" in table else {}),
     }
+
+
+def _attack(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The figures of an attack without their intervals."""
+    if told is None:
+        return None
+    backdoor = told["backdoor"] or {}
+    figures = {name: backdoor.get(place) for name, place in (("success", "rate"), ("base", "base"), ("lift", "lift"))}
+    figures["difference"] = told["difference"]
+    return {"sites": told["count"], **{name: one["value"] if one else None for name, one in figures.items()}}
 
 
 def _claim(audited: Mapping[str, Any]) -> str | None:

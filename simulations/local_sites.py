@@ -69,11 +69,14 @@ class LocalSites:
         fates = self.course.fates(sites, (order.task, order.round, order.attempt), deadline_seconds, stages)
         turn = sorted(fates, key=lambda site: (fates[site].heard, site))
         at_once = self.ahead.at_once if self.ahead else len(turn)
+        parameters = np.frombuffer(order.parameters, "<f4").astype(np.float32)
+        begun = Turn(order.task, order.round, order.attempt, parameters)
+        if self.ahead:
+            self.ahead.conspire(begun, sites, order.clip)
         for start in range(0, len(turn), at_once):
             some = turn[start : start + at_once]
             if self.ahead and (working := [site for site in some if fates[site].works]):
-                parameters = np.frombuffer(order.parameters, "<f4").astype(np.float32)
-                self.ahead.compute(Turn(order.task, order.round, order.attempt, parameters), working)
+                self.ahead.compute(begun, working)
             for site in some:
                 yield site, self._answer(site, _frame(frames, site), fates[site]), fates[site].heard
 

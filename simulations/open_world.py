@@ -12,6 +12,7 @@ from common.work import Work
 from server.checkpoints import State
 from server.clock import SYSTEM, Clock
 from server.closing import Before, Collected
+from simulations.adversaries.band import Band
 from simulations.course import Course
 from simulations.engines.engine import Engine
 from simulations.exact import ExactSums
@@ -25,12 +26,13 @@ MOST_NAMED = 2**24  # sites named by all rounds of a record together; it is read
 
 @dataclass(frozen=True)
 class OpenWorld:
-    """`server.reach.Reach` of sites that have no secrets. `signer` is made for the run."""
+    """`server.reach.Reach` of sites that have no secrets. `signer` is made for the run; `band`: those that lie."""
 
     ground: Ground
     engine: Engine
     signer: Signer
     course: Course
+    band: Band | None = None
 
     @property
     def clock(self) -> Clock:
@@ -50,7 +52,7 @@ class OpenWorld:
     def sums(self, work: Work, run: bytes, known: Mapping[int, str]) -> ExactSums:
         """See `Reach`."""
         del run, known
-        return ExactSums(work, self.course, self.ground, self.engine)
+        return ExactSums(work, self.course, self.ground, self.engine, self.band)
 
     def collect(self, work: Work, run: bytes, state: State, before: Before) -> Collected:
         """There are no ledgers."""

@@ -77,6 +77,9 @@ def rebuilt(facts: Mapping[str, Any]) -> tuple[SiteRecords, ...]:
     if scenario.world.sums == "exact":
         why = "its sums were formed in the open, and its sites have no files"
         raise Refusal(Code.DATA_INVALID, "Run not attacked", why, 'Simulate with world.sums = "masked"')
+    if scenario.world.adversaries is not None:
+        why = "some of its sites lied, and did not train as the records of a site say"
+        raise Refusal(Code.DATA_INVALID, "Run not attacked", why, "Simulate it without [world.adversaries]")
     plot = plot_of(scenario)
     with tempfile.TemporaryDirectory(prefix="hushfed-world-") as folder:
         sites = range(len(plot.names))

@@ -14,13 +14,14 @@ from common.config import finite, load, naming, plain, read_table
 from common.data import Schema
 from common.errors import Code, Refusal
 from common.job import Job
+from simulations.adversaries.settings import Adversaries
 from simulations.datasets import dataset
 from simulations.faults import NO_FAULTS, FaultSettings
 from simulations.naming import site_name, site_names
 from simulations.partitioners import Partition
 from simulations.planting import CanarySettings
 
-EXAMPLES = ("clinics", "digits", "digits-crowd", "digits-local")
+EXAMPLES = ("clinics", "digits", "digits-crowd", "digits-liars", "digits-local")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class World:
     holdout  share of every site's records kept for evaluation      names  what the sites are called: clinic-a, …
     canaries records that are made up for `hushfed audit canaries`, or whole sites where a job protects those; none if
              left out
+    adversaries  sites that lie; none if left out. Not together with canaries, which tell of honest sites
     """
 
     holdout: float
@@ -68,10 +70,14 @@ class World:
     faults: FaultSettings = NO_FAULTS
     names: str = "site"
     canaries: CanarySettings | None = None
+    adversaries: Adversaries | None = None
     seeds: WorldSeeds = WorldSeeds()
 
     def __post_init__(self) -> None:
         finite(self.holdout, "world.holdout", above=0, at_most=0.9)
+        if self.canaries and self.adversaries:
+            why = "what canaries prove holds for sites that do as they are told"
+            raise Refusal(Code.CONFIG_INVALID, "world.canaries with world.adversaries", why, "Leave one of them out")
 
     def seed_of(self, part: Literal["data", "deal", "noise"]) -> int:
         """The seed of a part of the world."""
@@ -104,6 +110,10 @@ class Scenario:
 
     world: World
     job: Job
+
+    def __post_init__(self) -> None:
+        if self.world.adversaries and self.world.adversaries.records:
+            self.world.adversaries.records.poisoning(self.job.data)
 
     @property
     def whole_canaries(self) -> bool:

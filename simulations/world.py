@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from common.errors import Code, Refusal
 from common.identity import Signer
+from common.parameters import Flat
 from common.work import Work, work_of
 from deploy.provision import FederationFolder
 from server.checkpoints import State
@@ -20,12 +22,14 @@ from server.coordinator import RESTART_SECONDS, RunSettings, run_job
 from server.gathering import Questions
 from server.job import prepared
 from server.reach import Asked
+from simulations.adversaries.band import Band
 from simulations.agents import Agents
 from simulations.ahead import Ahead
 from simulations.backstage import Backstage
 from simulations.course import Course, refuse_hopeless
 from simulations.engines.catalogue import EngineName, engine_of
 from simulations.engines.cluster import ClusterSettings
+from simulations.engines.engine import Engine
 from simulations.ground import Ground
 from simulations.local_sites import LocalSites
 from simulations.open_world import OpenWorld, population_of
@@ -40,6 +44,7 @@ class Finished:
     federation  its folders; where sums are exact and sites have none, what stands for them
     told        the engine, as the record names it
     course      what went wrong when
+    unattacked  where sites lied: the parameters that the same world comes to if nobody does
     """
 
     federation: FederationFolder | Backstage
@@ -48,6 +53,7 @@ class Finished:
     work: Work
     told: Mapping[str, str]
     course: Course
+    unattacked: Flat | None = None
 
 
 def simulate(
@@ -60,6 +66,8 @@ def simulate(
 
     engine   how updates are computed (`simulations.engines`); the result is the same up to rounding
     cluster  that of the engine ray, if not the environment's
+    Where sites lie, the same world is played once more without them, its sums formed in the open: only what differs is
+    the attack's doing.
     Errors: Refusal of every kind that a deployment knows.
 
     >>> import tempfile
@@ -70,7 +78,13 @@ def simulate(
     2
     """
     torch.set_num_threads(1)  # sums in one order, so that a world can be repeated bit for bit
-    return (_masked if scenario.world.sums == "masked" else _exact)(scenario, folder, engine, cluster)
+    done = (_masked if scenario.world.sums == "masked" else _exact)(scenario, folder, engine, cluster)
+    if scenario.world.adversaries is None:
+        return done
+    honest = replace(scenario, world=replace(scenario.world, adversaries=None, sums="exact"))
+    with tempfile.TemporaryDirectory(prefix="hushfed-honest-") as elsewhere:
+        alike = _exact(honest, Path(elsewhere) / "world", engine, cluster)
+    return replace(done, unattacked=alike.state.parameters)
 
 
 def _exact(scenario: Scenario, folder: Path, engine: EngineName, cluster: ClusterSettings | None) -> Finished:
@@ -86,7 +100,9 @@ def _exact(scenario: Scenario, folder: Path, engine: EngineName, cluster: Cluste
     settings = RunSettings(federation=folder, job=folder / "job.toml", state=folder / "state", durable=False)
     signer = Signer.generate()
     with contextlib.closing(computed):
-        state = run_job(work, OpenWorld(ground, computed, signer, course), settings)
+        band = _band(scenario, work, ground, computed)
+        reach = OpenWorld(ground, band.engine if band else computed, signer, course, band)
+        state = run_job(work, reach, settings)
     return Finished(ground.backstage(signer), settings.result, state, work, computed.told, course)
 
 
@@ -105,13 +121,21 @@ def _masked(scenario: Scenario, folder: Path, engine: EngineName, cluster: Clust
     refuse_hopeless(work.job, world.faults, world.seed, federation.manifest)
     with contextlib.ExitStack() as stack:
         ahead = None
-        if engine is not EngineName.LOOP and not world.canaries:  # canaries stand in sites' files only
-            computed = engine_of(engine, work, Ground(scenario), cluster)
-            ahead = Ahead(work, stack.enter_context(contextlib.closing(computed)))
+        if (engine is not EngineName.LOOP and not world.canaries) or world.adversaries:  # canaries: in files only
+            ground = Ground(scenario)
+            computed = stack.enter_context(contextlib.closing(engine_of(engine, work, ground, cluster)))
+            band = _band(scenario, work, ground, computed)
+            ahead = Ahead(work, band.engine if band else computed, band)
         agents = stack.enter_context(Agents(federation.sites, ahead))
         state = run_job(work, _reach(federation, LocalSites(agents, course, ahead)), settings)
         told = ahead.told if ahead else {"engine": "loop", "kernel": "loop"}
     return Finished(federation, settings.result, state, work, told, course)
+
+
+def _band(scenario: Scenario, work: Work, ground: Ground, engine: Engine) -> Band | None:
+    """The sites of the world that lie, if some do."""
+    plan = scenario.world.adversaries
+    return Band(work, ground, engine, plan, scenario.world.seed) if plan else None
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,7 @@ def little_is_enough(settings: Little) -> Attack:
     """The honest mean less z standard deviations, coordinate by coordinate. Source: Baruch et al. 2019 (ALIE)."""
 
     def lies(view: View) -> Rows64:
-        sites, liars = len(view.honest) + len(view.own), len(view.own)
-        z = z_max(sites, liars) if settings.z is None else settings.z
+        z = z_max(view.sites, len(view.own)) if settings.z is None else settings.z
         return _all(view, view.honest.mean(axis=0) - z * view.honest.std(axis=0))
 
     return Attack(lies)

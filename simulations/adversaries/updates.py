@@ -23,12 +23,19 @@ class View:
     own     what they would have sent, [f, d]
     memory  what `Attack.remembered` left in the round before; empty in the first
     draws   for attacks that need chance
+    others  honest sites of the round, which all know; left out, as many as there are rows in `honest`
     """
 
     honest: Rows64
     own: Rows64
     memory: Memory
     draws: np.random.Generator
+    others: int | None = None
+
+    @property
+    def sites(self) -> int:
+        """All sites of the round, liars included."""
+        return len(self.own) + (len(self.honest) if self.others is None else self.others)
 
 
 @dataclass(frozen=True)
@@ -106,8 +113,8 @@ def replacement(settings: Boost) -> Attack:
     """
 
     def lies(view: View) -> Rows64:
-        sites, liars = len(view.honest) + len(view.own), max(1, len(view.own))
-        return (sites / liars if settings.boost is None else settings.boost) * view.own
+        liars = max(1, len(view.own))
+        return (view.sites / liars if settings.boost is None else settings.boost) * view.own
 
     return Attack(lies)
 

@@ -33,6 +33,9 @@ class _Model:
 @dataclass(frozen=True, kw_only=True)
 class _Aggregation:
     groups: int = 1
+    cohort: int | None = None
+    strategy: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class _Job:
     name: str
     model: _Model
     privacy: _Privacy
-    aggregation: _Aggregation = _Aggregation()
+    aggregation: _Aggregation = field(default_factory=_Aggregation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +107,39 @@ class _World:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Range:
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Backdoor:
+    tested: int
+    rate: _Range | None
+    base: _Range | None
+    lift: _Range | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Adversaries:
+    """Of a simulation in which sites lied: who, how, and what came of it."""
+
+    count: Population
+    sites: list[str]
+    from_round: int
+    records: str | None
+    updates: str | None
+    knows: str | None
+    adaptive: bool
+    tested: int
+    accuracy: _Range | None
+    without: _Range | None
+    difference: _Range | None
+    backdoor: _Backdoor | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Sizes:
     records: Population
     largest: Population
@@ -141,6 +177,7 @@ class _Facts:
     world: _World | None = None
     population: Population | None = None
     planned: _Planned | None = None
+    adversaries: _Adversaries | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +193,7 @@ class _Round:
     loss: float | None = None
     accuracy: float | None = None
     exact_accuracy: float | None = None
+    attack_success: float | None = None
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:

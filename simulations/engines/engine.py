@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,3 +65,13 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End what the engine has started."""
+
+
+def share_of(updates: Iterable[NDArray[np.float64]], weights: NDArray[np.float64], clip: float, size: int) -> Share:
+    """The share of updates that come one after another, float64 [size] each. clip: L2 norm; infinite: not clipped."""
+    whole, norms = np.zeros(size), np.zeros(len(weights))
+    for place, update in enumerate(updates):
+        norms[place] = norm = np.linalg.norm(update) if np.isfinite(update).all() else np.inf
+        if np.isfinite(norm):
+            whole += weights[place] * min(1.0, clip / norm if norm else 1.0) * update
+    return Share(whole, norms)

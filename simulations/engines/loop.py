@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from client.bench import workbench
 from client.craft import OwnCraft, unpaid
 from client.evaluation import counts
+from common.data import Records
 from common.errors import Code, Refusal
 from common.privacy.clipped import Clipped, PrivateUpdate
 from common.privacy.mechanism import MechanismPlan
 from common.work import Work, count_shape
-from simulations.engines.engine import Share, Turn
+from simulations.engines.engine import Share, Turn, share_of
 from simulations.ground import Ground
 
 
@@ -22,10 +23,12 @@ class LoopEngine:
     """`Engine` without any shortcut: right for every job, and what the others are compared with.
 
     bench  the job's model, and what it is trained with      device  that it lies on, as in site.toml
+    train  what a site trains on by id, if not on what the ground gives it
     """
 
-    def __init__(self, work: Work, ground: Ground, device: str = "cpu"):
+    def __init__(self, work: Work, ground: Ground, device: str = "cpu", train: Callable[[int], Records] | None = None):
         self._work, self._ground, self._craft = work, ground, OwnCraft()
+        self._train = train or ground.train
         self.bench = workbench(work.job, ground.nominal(1), device)
 
     @property
@@ -38,30 +41,25 @@ class LoopEngine:
         for site in sites:
             self.bench.load(turn.parameters)
             given = self._ground.assignment(site, turn.task, turn.place)
-            yield site, self._craft.plainly(self.bench, self.bench.seen(self._ground.train(site)), given)
+            yield site, self._craft.plainly(self.bench, self.bench.seen(self._train(site)), given)
 
     def share(self, turn: Turn, sites: Sequence[int], weights: NDArray[np.float64], clip: float) -> Share:
         """See `Engine`."""
-        whole, norms = np.zeros(turn.parameters.size), np.zeros(len(sites))
-        for place, (_, update) in enumerate(self.updates(turn, sites)):
-            norms[place] = norm = np.linalg.norm(update) if np.isfinite(update).all() else np.inf
-            if np.isfinite(norm):
-                whole += weights[place] * min(1.0, clip / norm if norm else 1.0) * update
-        return Share(whole, norms)
+        return share_of((update for _, update in self.updates(turn, sites)), weights, clip, turn.parameters.size)
 
     def gradients(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, Clipped]]:
         """See `Engine`."""
         plan = self._work.training
         for site in sites:
             self.bench.load(turn.parameters)
-            given, train = self._ground.assignment(site, turn.task, turn.place), self._ground.train(site)
+            given, train = self._ground.assignment(site, turn.task, turn.place), self._train(site)
             yield site, self._craft.gradients(self.bench, self.bench.seen(train), plan, given)
 
     def privately(self, turn: Turn, sites: Sequence[int]) -> Iterator[tuple[int, PrivateUpdate | None]]:
         """See `Engine`."""
         for site in sites:
             self.bench.load(turn.parameters)
-            given, train = self._ground.assignment(site, turn.task, turn.place), self._ground.train(site)
+            given, train = self._ground.assignment(site, turn.task, turn.place), self._train(site)
             try:
                 yield site, self._craft.privately(self.bench, self.bench.seen(train), self._inner, given, unpaid)
             except Refusal as refusal:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from simulations.audits.runs import Run
 from simulations.report.drawings import NAMES
+from simulations.report.lying import lying_words
 from simulations.report.numbers import DASH
 from simulations.report.open_words import engine_of
 from simulations.report.words import ACCURACIES, limits, words
@@ -43,6 +44,7 @@ def card(run: Run, found: Mapping[str, Any]) -> str:
             trainers=sentences["trainers"],
             exact=run.exact,
             listed=run.listed,
+            lying=_plain(lying_words(run, found)),
             engine=engine_of(run.facts),
             unverified=sentences["unverified"],
             limits=[text.striptags() for text in limits(run, found)],
@@ -50,6 +52,12 @@ def card(run: Run, found: Mapping[str, Any]) -> str:
         )
         .lstrip("\n")
     )
+
+
+def _plain(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Sentences without the page's markup."""
+    told = {name: value.striptags() for name, value in said.items() if isinstance(value, Markup)}
+    return {**said, **told, "measured": [one.striptags() for one in said["measured"]]}
 
 
 def _line(value: object) -> str:

@@ -44,6 +44,7 @@ def drawings(run: Run, found: Mapping[str, Any]) -> dict[str, Markup | None]:
         "accuracy": _accuracy(run, found["learning"]),
         "loss": _loss(run),
         "epsilon": _epsilon(run, found["privacy"]),
+        "attack": _attack(run),
         "gaps": _gaps(found["fairness"]),
         "participation": _participation(run),
         "often": None if run.listed else _often(found["attendance"]),
@@ -90,6 +91,19 @@ def _loss(run: Run) -> Markup | None:
     low, high = figures.around(values)
     curve = Curve(name="loss, private estimate of each round", points=points, style="s1")
     return figures.curves(Chart(title="Loss by round", x=_rounds(run), y=Axis(low=low, high=high), curves=[curve]))
+
+
+def _attack(run: Run) -> Markup | None:
+    """How often a backdoor worked after each round, beside the rate without any attack."""
+    backdoor = (run.facts.get("adversaries") or {}).get("backdoor") or {}
+    points = _series(run, "attack_success")
+    if not any(y is not None for _, y in points):
+        return None
+    curve = Curve(name="triggered records that get the liars’ class", points=points, style="s1")
+    base = backdoor.get("base")
+    marks = [Level(name="without the attack", value=base["value"], style="s3", label="no attack")] if base else []
+    axis = Axis(low=0.0, high=1.0, percent=True)
+    return figures.curves(Chart(title="Backdoor by round", x=_rounds(run), y=axis, curves=[curve], levels=marks))
 
 
 def _epsilon(run: Run, privacy: Mapping[str, Any]) -> Markup | None:

@@ -15,6 +15,7 @@ from simulations.audits.groups import from_release
 from simulations.audits.intervals import Share, quantile, wilson
 from simulations.audits.runs import Run, artifacts
 from simulations.report.attacks import kept
+from simulations.report.lying import promised
 
 SCHEMA = 1
 _NOTHING = {"verdict": "INCONCLUSIVE", "reason": "the run released no counts by group", "metrics": {}, "groups": []}
@@ -37,6 +38,8 @@ def findings(run: Run, tolerance: Tolerance, sensitive: Sequence[str]) -> dict[s
         "refusals": _refusals(run),
         "artifacts": artifacts(run),
         "planted": _planted(run),
+        "robustness": promised(run),
+        "adversaries": run.facts.get("adversaries"),
         "simulated": _simulated(run),
         **kept(run),
     }

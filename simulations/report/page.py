@@ -21,6 +21,7 @@ from simulations.report.attacks import mark_of, settings_before
 from simulations.report.card import TEMPLATES, card
 from simulations.report.drawings import NAMES, drawings, learning_key, site_key
 from simulations.report.findings import findings
+from simulations.report.lying import lying_words
 from simulations.report.open_words import engine_of
 from simulations.report.words import words
 
@@ -82,6 +83,7 @@ def page(run: Run, found: Mapping[str, Any]) -> str:
             attacks=attack_words(run, found),
             attack_drawings=attack_drawings(found),
             attack_names=ATTACK_NAMES,
+            lying=lying_words(run, found),
             learning_key=learning_key(run, found["learning"]),
             rates=_rates(found["fairness"]["groups"]),
             site_key=site_key(run),

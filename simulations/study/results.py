@@ -24,9 +24,14 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 CLOCKED: Mapping[str, tuple[str, ...]] = {
     name: ("simulated", name) for name in ("hours", "late", "slow_weight", "slow_accuracy")
 }
+# The same, of worlds in which sites lie.
+ATTACKED: Mapping[str, tuple[str, ...]] = {
+    f"attack_{name}": ("attack", name) for name in ("difference", "success", "lift")
+}
+SIGNED = frozenset({"attack_difference", "attack_lift"})  # differences of shares
 TO_TARGET = "hours_to_target"  # on the world's clock, until the study's target was reached
-METRICS = (*PLACES, *CLOCKED, TO_TARGET, TWIN, FAILED)
-SHARES = frozenset({"accuracy", "pooled_accuracy", "alone_accuracy", "late", "slow_accuracy", TWIN, FAILED})
+METRICS = (*PLACES, *CLOCKED, *ATTACKED, TO_TARGET, TWIN, FAILED)
+SHARES = frozenset({"accuracy", "pooled_accuracy", "alone_accuracy", "late", "slow_accuracy", TWIN, FAILED, *ATTACKED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,7 @@ class Result:
 
 def result_of(summary: Mapping[str, Any]) -> Result:
     """The result of a run that ended, from the summary that `play` gave."""
-    places = {**PLACES, **CLOCKED} if "simulated" in summary else PLACES
+    places = {**PLACES, **(CLOCKED if "simulated" in summary else {}), **(ATTACKED if summary.get("attack") else {})}
     metrics = {name: _figure(summary, place) for name, place in places.items()}
     if any(value is not None and not math.isfinite(value) for value in metrics.values()):
         return Result(status="diverged", code=Code.UPDATE_INVALID.value, why="a figure of the run is not finite")

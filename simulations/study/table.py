@@ -12,7 +12,7 @@ from simulations.audits.intervals import Interval, Verdict
 from simulations.study.cells import Cell, Row, rows_of
 from simulations.study.gates import judged, together
 from simulations.study.plan import Study
-from simulations.study.results import CLOCKED, FAILED, PLACES, TO_TARGET, TWIN, Result
+from simulations.study.results import ATTACKED, CLOCKED, FAILED, PLACES, TO_TARGET, TWIN, Result
 from simulations.study.statistics import Estimate, estimate, rate
 from simulations.study.store import Found, Store
 
@@ -153,8 +153,8 @@ def _gates(study: Study, line: Line) -> dict[str, Verdict]:
 
 def _as_dict(line: Line) -> dict[str, Any]:
     failed = line.failed
-    timed = [metric for metric in (*CLOCKED, TO_TARGET) if line.figures(metric)]
-    made = {metric: line.estimate(metric) for metric in (*PLACES, *timed, TWIN)}
+    more = [metric for metric in (*CLOCKED, *ATTACKED, TO_TARGET) if line.figures(metric)]
+    made = {metric: line.estimate(metric) for metric in (*PLACES, *more, TWIN)}
     return {
         "row": line.number,
         "settings": dict(line.settings),

@@ -9,11 +9,16 @@ from common.printing import clean
 from simulations.audits.intervals import Interval
 from simulations.study.comparison import Compared, Comparison
 from simulations.study.grid import word
-from simulations.study.results import FAILED, SHARES, TO_TARGET, TWIN
+from simulations.study.results import FAILED, SHARES, SIGNED, TO_TARGET, TWIN
 from simulations.study.statistics import Estimate
 from simulations.study.table import STATUSES, Line, Table
 
 COLUMNS: Mapping[str, str] = {"pooled_accuracy": "pooled", "alone_accuracy": "alone", TWIN: "not private"}
+ATTACK_COLUMNS: Mapping[str, str] = {
+    "attack_difference": "by the attack",
+    "attack_success": "attack success",
+    "attack_lift": "its lift",
+}
 CLOCK_COLUMNS: Mapping[str, str] = {
     "hours": "hours",
     "rounds": "rounds",
@@ -22,16 +27,18 @@ CLOCK_COLUMNS: Mapping[str, str] = {
     "slow_weight": "slow weight",
     "slow_accuracy": "slow accuracy",
 }
-FIGURES = ("row", "accuracy", "epsilon", "sd", "detects", "cells", *COLUMNS.values())
+FIGURES = ("row", "accuracy", "epsilon", "sd", "detects", "cells", *COLUMNS.values(), *ATTACK_COLUMNS.values())
 
 
 def table_text(table: Table) -> str:
     """The table for a person. Accuracies in percent: mean, half the 95 % interval, number of cells with a figure."""
-    timed = any(line.estimate("hours") for line in table.lines)
+    lines = table.lines
+    timed = any(line.estimate("hours") for line in lines)
     axes = _heads(table.lines, (*FIGURES, *CLOCK_COLUMNS.values()) if timed else FIGURES)
     gates = list(table.lines[0].gates)
     private = any(line.estimate("epsilon") for line in table.lines)
-    columns = {metric: head for metric, head in COLUMNS.items() if metric != TWIN or private}
+    attacked = {metric: head for metric, head in ATTACK_COLUMNS.items() if any(each.estimate(metric) for each in lines)}
+    columns = attacked | {metric: head for metric, head in COLUMNS.items() if metric != TWIN or private}
     if timed:
         columns |= {each: head for each, head in CLOCK_COLUMNS.items() if each != TO_TARGET or table.study.target}
     rows = [["row", *axes.values(), "accuracy", "sd", "detects", *columns.values()]]
@@ -73,7 +80,8 @@ def _cell(line: Line, metric: str) -> str:
     made, planned = line.estimate(metric), len(line.entries)
     if made is None:
         return f"- (0/{planned})" if metric == "accuracy" else "-"
-    return f"{_estimate(metric, made)} ({planned if made.n == planned else f'{made.n}/{planned}'})"
+    shown = _estimate(metric, made, sign=metric in SIGNED)
+    return f"{shown} ({planned if made.n == planned else f'{made.n}/{planned}'})"
 
 
 def _estimate(metric: str, made: Estimate, *, sign: bool = False) -> str:
@@ -138,6 +146,9 @@ without clip and noise. epsilon: the largest of the row's cells; planned, and no
 TIMED = """\
 hours: on the world's clock, until the last round closed. late: answers after the deadline, of all that were begun. Slow
 sites take more than twice the median; weight: their part of the records summed, over their part of all."""
+LYING = """\
+by the attack: accuracy less that of the same cells in which nobody lies. attack success: triggered held-out records
+that get the class which the attack wants; its lift: less the share that gets it where nobody lies."""
 HINTS = {
     "stale": "stale: made by other code or libraries; `hushfed simulate resume` plays these cells again.",
     "incomplete": "missing: not played yet; `hushfed simulate resume` goes on.",
@@ -148,6 +159,7 @@ def _legend(table: Table, *, timed: bool) -> list[str]:
     seeds = table.study.seeds
     lines = [f"{clean(table.study.name)}: {table.status}; {seeds.n} seeds of root {seeds.root}.", LEGEND]
     lines += [TIMED] if timed else []
+    lines += [LYING] if any(line.estimate("attack_difference") for line in table.lines) else []
     if timed and table.study.target:
         lines.append(f"to target: hours until a round ended with {100 * table.study.target:.4g} % accuracy.")
     lines += [HINTS[table.status]] if table.status in HINTS else []

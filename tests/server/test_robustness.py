@@ -6,6 +6,7 @@ from itertools import combinations
 from math import comb
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -81,4 +82,18 @@ def test_the_words_say_how_many_liars_and_how_likely() -> None:
         f"a chance of {spoiled_chance(40, 4, 8):.2g}."
     )
     assert "untargeted" in LIMITS
+
+
+def test_a_rule_made_for_few_liars_promises_no_more_whatever_its_groups_could_bear() -> None:
+    """A mean trimmed of two is moved by a third liar without end, though ten groups could outvote four."""
+    combine, groups = rule("trimmed-mean", 2), np.zeros((10, 1))
+    made = promise(combine, sites=20, groups=10)
+    assert made.outvoted == 4
+    assert made.words == "20 sites in 10 groups: up to 2 lying sites are outvoted in every round, whatever is sent."
+    for lying, moved in ((2, False), (3, True)):
+        groups[:lying] = 1e6
+        assert bool(combine.apply(groups)[0] > 1.0) is moved
+
+
+def test_backdoors_are_not_promised_away() -> None:
     assert "Backdoors stay open" in LIMITS

@@ -29,6 +29,7 @@ from simulations.study.words import table_text
 from tests.simulations.study.fakes import study_table
 
 GRID = {"world.partition": [{"kind": "even", "sites": 3, "minimum": 20}, {"kind": "even", "sites": 2, "minimum": 20}]}
+LARGE = ("byzantine",)  # every row of these takes minutes: `make studies`
 CHANGES = {"job.rounds": 2, "job.aggregation.quorum": 2, "world.unmaskers": 2, "job.training.learning_rate": 0.5}
 
 
@@ -154,9 +155,20 @@ def _short(arms: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, di
 
 @pytest.mark.story
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", [name for name in STUDIES if name not in LARGE])
 def test_every_row_of_a_packaged_study_is_played(name: str, tmp_path: Path) -> None:
     """With one seed and few rounds, which is enough to see that each of its settings is understood."""
+    every_row_is_played(name, tmp_path)
+
+
+@pytest.mark.study
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", LARGE)
+def test_every_row_of_a_large_study_is_played(name: str, tmp_path: Path) -> None:
+    every_row_is_played(name, tmp_path)
+
+
+def every_row_is_played(name: str, tmp_path: Path) -> None:
     study = read_study(found_study(Path(name)), ["job.rounds=3"])
     study = replace(study, seeds=replace(study.seeds, n=1), arms=_short(study.arms))
     store, how = created(study, tmp_path / "out"), real()

@@ -63,6 +63,9 @@ def test_a_run_that_ended_has_its_figures(form: bytes, tmp_path: Path, monkeypat
         "rounds": 3.0,
         "sites": 4.0,
     }
+    attacked = {**SUMMARY, "attack": {"sites": 2, "success": 0.4, "base": 0.1, "lift": 0.3, "difference": -0.02}}
+    figures = result_of(attacked).metrics
+    assert [figures[f"attack_{name}"] for name in ("success", "lift", "difference")] == [0.4, 0.3, -0.02]
     assert found.seconds == 1.5
 
 
