@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 
 from client.craft import Craft
 from client.custody import KeyStore
+from client.fitting import refuse_mixed, refuse_stranger, refuse_thin, refuse_unknown_group
 from client.holding import Holdings
 from client.keystore import SqliteKeyStore
 from client.labour import Labour
@@ -37,7 +38,6 @@ from common.messages import (
     Kept,
     LedgerOrder,
     LedgerReply,
-    Members,
     OfferOrder,
     RecoverOrder,
     Refused,
@@ -51,7 +51,6 @@ from common.messages import (
 from common.secagg.manifest import Manifest, read_manifest
 from common.secagg.pairwise.orders import AdvertiseOrder
 from common.secagg.statements import Aggregation
-from common.secagg.wire import SessionRecord
 from common.work import Work, whole_run, work_of
 
 log = logging.getLogger(__name__)
@@ -80,8 +79,7 @@ def open_session(path: Path, craft: Craft | None = None, *, durable: bool = True
             f"the manifest gives its key another id than {settings.id}",
             "Correct id in site.toml, or ask governance for the manifest in force",
         )
-    holdings = Holdings(settings, policy, store.identity, store, durable=durable)
-    session = Session(settings, policy, manifest, store, holdings, craft)
+    session = Session(settings, policy, manifest, store, craft=craft, durable=durable)
     session.take_up()
     return session
 
@@ -95,14 +93,15 @@ class Session:
         policy: PolicyFile,
         manifest: Manifest,
         store: SqliteKeyStore,
-        holdings: Holdings,
+        *,
         craft: Craft | None = None,
+        durable: bool = True,
     ):
         self._settings, self._policy, self._manifest = settings, policy, manifest
         self._store: KeyStore = store
         self._close = store.close
-        self._holdings = holdings
-        self._labour = Labour(settings, store, holdings, craft)
+        self._holdings = Holdings(settings, policy, store.identity, store, durable=durable)
+        self._labour = Labour(settings, store, self._holdings, craft)
         self._pairs = PairOrders(manifest, store, self._labour)
         self._works: dict[bytes, Work] = {}
 
@@ -185,31 +184,31 @@ class Session:
 
     def _enrol(self, order: EnrolOrder, work: Work, digest: bytes) -> Enrolled:
         self._decide(work.job, "train", work)
-        _refuse_stranger(order.session, work.job)
+        refuse_stranger(order.session, work.job)
         keys = enrol(self._store, self._manifest, order.session)
         return Enrolled(order=digest, keys=keys, box=own_box(self._store, self._manifest, order.session))
 
     def _deal(self, order: DealOrder, work: Work, digest: bytes) -> Dealt:
         self._decide(work.job, "train", work)
-        _refuse_stranger(order.session, work.job)
+        refuse_stranger(order.session, work.job)
         return Dealt(order=digest, parcels=deal(self._store, self._manifest, order.session, order.boxes))
 
     def _keep(self, order: KeepOrder, work: Work, digest: bytes) -> Kept:
         self._decide(work.job, "train", work)
-        _refuse_stranger(order.session, work.job)
+        refuse_stranger(order.session, work.job)
         return Kept(order=digest, bad=keep(self._store, self._manifest, order.session, order.parcels))
 
     def _report(self, order: WorkOrder, work: Work, digest: bytes) -> AnyReply:
         self._decide(work.job, order.task, work)
-        _refuse_stranger(order.session, work.job)
-        _refuse_unknown_group(order, work, order.number)
+        refuse_stranger(order.session, work.job)
+        refuse_unknown_group(order, work, order.number)
         return self._labour.report(order, work, digest)
 
     def _unmask(self, order: UnmaskOrder, work: Work, digest: bytes) -> Unmasked:
         asked = [self._aggregation(order, work, each.number, each.binding) for each in order.sets]
-        _refuse_mixed(asked)
+        refuse_mixed(asked)
         for each in order.sets:
-            _refuse_thin(each, work)
+            refuse_thin(each, work)
         totals = [unmask(self._store, about, each.members) for about, each in zip(asked, order.sets, strict=True)]
         return Unmasked(order=digest, totals=tuple(totals))
 
@@ -219,8 +218,8 @@ class Session:
 
     def _aggregation(self, order: UnmaskOrder | RecoverOrder, work: Work, number: int, binding: bytes) -> Aggregation:
         """What an order after the reports is about."""
-        _refuse_stranger(order.session, work.job)
-        _refuse_unknown_group(order, work, number)
+        refuse_stranger(order.session, work.job)
+        refuse_unknown_group(order, work, number)
         return Aggregation(
             manifest=self._manifest,
             session=order.session,
@@ -263,43 +262,3 @@ class Session:
 def _work_of(job: bytes, manifest: Manifest) -> Work:
     """One for all sites of a process."""
     return work_of(job_from_bytes(job), manifest)
-
-
-def _refuse_mixed(asked: Sequence[Aggregation]) -> None:
-    """Refuse sets that are not the groups of one attempt, in their order. Errors: Refusal E_SET."""
-    numbers = [each.number for each in asked]
-    if numbers != sorted(set(numbers)) or len({each.attempt for each in asked}) > 1:
-        why = "they are not groups of one attempt, in their order"
-        raise Refusal(Code.E_SET, "Sets not unmasked", why, "Send one order an attempt")
-
-
-def _refuse_thin(asked: Members, work: Work) -> None:
-    """Refuse a sum below the job's own quorum, since its noise was drawn for so many sites. Errors: Refusal E_SET.
-
-    Where reports are masked for some unmasking sites only, this one counts those that it must see of so many.
-    """
-    least = work.manifest.rules.reports_each(work.job.aggregation.quorum)
-    if len(asked.members) < least:
-        raise Refusal(
-            Code.E_SET,
-            f"Sum of {len(asked.members)} reports not unmasked",
-            f"the job's noise counts on sums for which this site sees {least}",
-            "Wait for more reports and repeat the round",
-        )
-
-
-def _refuse_stranger(session: SessionRecord, job: Job) -> None:
-    """Refuse a session that was opened for another job than the order's, or for a job of another protocol."""
-    if session.job != job.digest() or job.aggregation.protocol != "alm":
-        raise Refusal(
-            Code.E_POLICY, "Session refused", "it is of another job or protocol", "Open a session for this job"
-        )
-
-
-def _refuse_unknown_group(order: WorkOrder | UnmaskOrder | RecoverOrder, work: Work, number: int) -> None:
-    """Refuse a number for a group that this task does not have: counts are one sum. Errors: Refusal E_ROUND."""
-    if work.group_of(order.session, number) >= (count := work.groups(order.task)):
-        why = f"it is for a group of its attempt that there is not: sums of this task are {count}"
-        raise Refusal(
-            Code.E_ROUND, f"Number {number} refused", why, "Begin an attempt at a multiple of the job's groups"
-        )

@@ -23,6 +23,7 @@ FLOWER_ROOMS = {
     "server/superlink.py",
     "simulations/bench/flower_parts.py",
     "simulations/bench/flower_round.py",
+    "simulations/bench/peers/flower_rounds.py",
     "simulations/flower.py",
 }
 LONGEST_FILE, LONGEST_BODY, MOST_ARGUMENTS = 300, 50, 5

@@ -15,7 +15,7 @@ from simulations.engines.catalogue import EngineName
 from simulations.scenario import EXAMPLES, found, parted, put
 from simulations.study.gates import Gate, gate_of
 
-STUDIES = ("splits", "epsilons", "deadline", "byzantine")
+STUDIES = ("splits", "epsilons", "deadline", "byzantine", "mnist-votes")
 SET_BY_STUDY = ("world.seed", "world.seeds", "job.seed")
 
 

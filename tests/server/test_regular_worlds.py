@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as altered
 
-from client.session import _refuse_thin
+from client.fitting import refuse_thin
 from common.errors import Code, Refusal
 from common.messages import RecoverOrder, Reported, UnmaskOrder, WorkOrder
 from common.secagg.statements import maskers_of
@@ -76,9 +76,9 @@ def test_a_part_must_be_as_large_as_the_jobs_own_quorum_makes_it(desk: Desk) -> 
     strict = replace(desk.work, job=replace(job, aggregation=replace(job.aggregation, quorum=20)))
     for work, least in ((desk.work, 6), (strict, 7)):
         one = asked.members[0]
-        _refuse_thin(altered(asked, members=(one,) * least), work)
+        refuse_thin(altered(asked, members=(one,) * least), work)
         with pytest.raises(Refusal, check=lambda error: error.code is Code.E_SET):
-            _refuse_thin(altered(asked, members=(one,) * (least - 1)), work)
+            refuse_thin(altered(asked, members=(one,) * (least - 1)), work)
 
 
 def test_the_policys_quorum_is_held_against_the_smallest_sum_and_not_against_the_quorum(desk: Desk) -> None:

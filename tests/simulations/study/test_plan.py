@@ -18,6 +18,7 @@ from simulations.partitioners import Kind
 from simulations.study.cells import ROLES, Row, cells_of, check, rows_of, seed_of
 from simulations.study.plan import STUDIES, Seeds, Study, found_study, is_study, read_study, study_of
 from tests.simulations.study.fakes import study_table
+from tests.simulations.test_datasets import DATA
 from tests.worlds import PRIVACY
 
 RATES = "job.training.learning_rate"
@@ -157,7 +158,7 @@ def test_cells_are_named_by_content_and_code() -> None:
     assert again.id("a") == one.id("a"), "what a study is called, or asks of results, makes no other result"
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", [name for name in STUDIES if name != "mnist-votes" or (DATA / "mnist").is_dir()])
 def test_every_example_is_whole_and_comes_back_from_its_plain_form(name: str) -> None:
     path = found_study(Path(name))
     assert is_study(path)
