@@ -207,9 +207,9 @@ def _signals() -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _leave(number: int, _frame: FrameType | None) -> None:
-    """What is open is closed on the way out."""
-    raise SystemExit(128 + number)
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """As Ctrl-C, so that what is open is closed on the way out."""
+    raise KeyboardInterrupt
 
 
 def _number(name: str, text: str) -> float:
