@@ -38,7 +38,7 @@ with warnings.catch_warnings():  # it would have warnings of the whole process s
     from flwr.simulation import run_simulation
     from flwr.simulation.ray_transport.ray_actor import pool_size_from_resources
 
-POLL_SECONDS, LOOK_SECONDS, LAST_SECONDS = 0.005, 2.0, 30.0
+POLL_SECONDS, LOOK_SECONDS, LAST_SECONDS = 0.005, 2.0, 8.0
 
 telemetry.FLWR_TELEMETRY_ENABLED = "0"
 telemetry.state["source"] = "unavailable"  # or a number would be drawn for this machine and kept in the home folder

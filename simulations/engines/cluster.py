@@ -10,11 +10,12 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from common.config import finite, load
@@ -92,7 +93,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
         raise Refusal(Code.ALREADY_RUNNING, "This process uses Ray already", why, "Call ray.shutdown() first")
     with ExitStack() as stack:
         stack.enter_context(_environment(QUIET))
-        stack.enter_context(_signals())
+        handle = stack.enter_context(_signals())
         stack.enter_context(_unprinted())
         where = {"address": settings.address} if settings.address else _here(stack)
         _look(settings.address)
@@ -105,6 +106,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
             raise Refusal(
                 Code.CONFIG_INVALID, what, why, "Look whether it runs, with the same Python and Ray"
             ) from error
+        handle()
         yield
 
 
@@ -186,14 +188,28 @@ def _unprinted() -> Iterator[None]:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Ray handles SIGTERM for itself; afterwards it is handled as before."""
+def _signals() -> Iterator[Callable[[], None]]:
+    """SIGTERM, which Ray handles by aborting, ends a run in good order; afterwards it is handled as before.
+
+    Yields what has to be called once Ray is there.
+    """
     before = signal.getsignal(signal.SIGTERM)
+    ours = threading.current_thread() is threading.main_thread() and before is not None
+
+    def handle() -> None:
+        if ours:
+            signal.signal(signal.SIGTERM, _leave if before is signal.SIG_DFL else before)
+
     try:
-        yield
+        yield handle
     finally:
-        if threading.current_thread() is threading.main_thread() and before is not None:
+        if ours:
             signal.signal(signal.SIGTERM, before)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """As Ctrl-C, so that what is open is closed on the way out."""
+    raise KeyboardInterrupt
 
 
 def _number(name: str, text: str) -> float:
