@@ -29,7 +29,7 @@ from simulations.study.words import table_text
 from tests.simulations.study.fakes import study_table
 
 GRID = {"world.partition": [{"kind": "even", "sites": 3, "minimum": 20}, {"kind": "even", "sites": 2, "minimum": 20}]}
-LARGE = ("byzantine", "mnist-votes")  # every row of these takes minutes: `make studies`
+LARGE = ("byzantine", "deadline", "epsilons", "mnist-votes")  # every row of these: `make studies`
 CHANGES = {"job.rounds": 2, "job.aggregation.quorum": 2, "world.unmaskers": 2, "job.training.learning_rate": 0.5}
 
 
