@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PROCESSES := tests/stories tests/deploy tests/test_readme.py
+PROCESSES := tests/stories tests/test_readme.py
 PACKAGES := server client common simulations deploy
 TORCH := $(shell sed -n 's/^ *"\(torch==[0-9.]*\)",*$$/\1/p' pyproject.toml)
 export HUSHFED_DATA ?= $(abspath ../shared/data)
