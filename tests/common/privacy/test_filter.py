@@ -42,7 +42,7 @@ def test_counts_cost_at_most_a_gaussian_of_their_size_and_nothing_hides_a_releas
     assert math.isinf(divergence(Charge(mechanism="none", q=1.0, sigma=0.0, steps=1), 6))
 
 
-@examples(max_examples=12, deadline=None)
+@examples(max_examples=25, deadline=None)
 @given(st.floats(0.05, 1.0), st.floats(0.8, 8.0), st.integers(1, 200))
 def test_the_filter_never_says_less_than_the_composition_of_what_was_fixed_in_advance(
     q: float, sigma: float, steps: int

@@ -159,7 +159,7 @@ def test_two_measurements_do_not_share_a_folder(tmp_path):
         refused(Code.ALREADY_RUNNING, journal_in(tmp_path / "out", settings).__enter__)
 
 
-@pytest.mark.parametrize("writes", [1, 4])
+@pytest.mark.parametrize("writes", [1, 2, 4])
 def test_killed_in_the_middle_of_a_write_the_rows_before_it_are_whole(tmp_path, writes):
     """The real command and SIGKILL: before the first row, at the second one, at the figure. Then the same again."""
     out = tmp_path / "out"
