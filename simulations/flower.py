@@ -51,7 +51,7 @@ def answer(message: Message, context: Context) -> Message:  # noqa: ARG001  # as
     here, frame = ray.get_runtime_context(), message.content.config_records["errand"]["frame"]
     said: dict[str, Any] = {"frame": carried_out(cast("bytes", frame))}
     said |= {"name": here.get_actor_id(), "machine": here.get_node_id(), "process": os.getpid()}
-    said["actor"] = ray.cloudpickle.dumps(here.current_actor)  # type: ignore[no-untyped-call]
+    said["actor"] = ray.cloudpickle.dumps(here.current_actor)  # type: ignore[no-untyped-call]  # Ray leaves it untyped
     return Message(RecordDict({"said": ConfigRecord(said)}), reply_to=message)
 
 

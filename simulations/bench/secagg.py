@@ -97,7 +97,7 @@ def _rows(case: Case, settings: Settings, watches: list[Stopwatch], sizes: dict[
             bytes_up=round(sizes[role]),
             repeats=repeats,
             computed=scale != 1.0 and role != "site",
-            **more,  # type: ignore[arg-type]
+            **more,  # type: ignore[arg-type]  # values of several types by name
         )
 
     site = min(watch.least["site"] for watch in watches)

@@ -43,7 +43,7 @@ def gate_of(name: str, text: str) -> Gate:
     one_of(metric, "gates", METRICS)
     if not read:
         raise Refusal(Code.CONFIG_INVALID, f"gates.{name!r} = {text!r}", "it is no limit", 'Write ">= 0.9" or "<= 0.9"')
-    return Gate(metric=metric, figure=figure, at_least=read[1] == ">=", limit=float(read[2]))  # type: ignore[arg-type]
+    return Gate(metric=metric, figure=figure, at_least=read[1] == ">=", limit=float(read[2]))  # type: ignore[arg-type]  # matched
 
 
 def judged(gate: Gate, found: Interval | None, *, whole: bool) -> Verdict:

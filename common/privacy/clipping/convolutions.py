@@ -23,7 +23,7 @@ def padded(layer: Convolution, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     if layer.padding_mode != "zeros":
         return functional.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), zeros  # noqa: SLF001  # what torch's own forward uses
     if isinstance(layer.padding, str):
-        return functional.pad(x, layer._reversed_padding_repeated_twice), zeros  # noqa: SLF001
+        return functional.pad(x, layer._reversed_padding_repeated_twice), zeros  # noqa: SLF001  # as torch's own forward
     return x, layer.padding
 
 
